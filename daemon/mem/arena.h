@@ -1,0 +1,117 @@
+/* The arena: the memory we own, and who pays for which frame of it.
+ *
+ * All memfds of the daemon (leases, page maps, caches) are created, sealed, mapped and charged here and nowhere
+ * else.  The arena is several memfds because a file descriptor is authority over its whole file: a client
+ * gets the memfd of its lease and nothing else can be reached through it.
+ *
+ * The capacity is a wall: every frame is charged *before* the kernel is asked for it and uncharged *after* the
+ * kernel gave it back (a verified hole), so at any instant the allocated blocks of all segments are at most the
+ * charged frames, and those at most the capacity.  arena_check() compares the two sums.
+ *
+ * A charge names its payer, a struct account (a VM).  Guests may charge up to capacity - reserve; the reserve
+ * is for stores, so that reclaim can always put away what it takes (it would dead-lock at a full arena
+ * otherwise: compressing 64 pages needs some 30 frames before it frees 64).
+ *
+ * Threads: everything may be called from any thread.  Charging is one compare-and-swap on the arena and one on
+ * the account: no lock, no system call, except the eventfd write of the one charge that crosses a threshold. */
+#pragma once
+
+#include "base/list.h"
+#include "base/problem.h"
+#include "mem/page.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum segment_kind {
+	SEGMENT_LEASE,		/* guest pages; a client holds it too */
+	SEGMENT_PAGE_MAP,	/* words of a lease */
+	SEGMENT_CACHE,		/* compressed pages of a VM */
+	SEGMENT_SWAP_MAP,	/* checksums and slots in use of a VM's swap file */
+};
+
+enum charge_kind {
+	CHARGE_GUEST,	/* a frame for a guest page: refused when only the reserve is left, or at the account's limit */
+	CHARGE_STORE,	/* a frame that reclaim or the ledger needs: may use the reserve and pass the limit */
+};
+
+struct arena;
+
+/* A payer.  Its owner asserts that it is zero when it goes. */
+struct account {
+	struct arena *arena;
+	_Atomic uint64_t frames;	/* charged now */
+	_Atomic uint64_t peak;		/* the most it ever was */
+	_Atomic uint64_t limit_frames;	/* UINT64_MAX: none */
+};
+
+/* One memfd.  `addr` is its mapping in the reserved window (page maps, caches, swap maps), or the daemon's own
+ * mapping of a lease, which lies outside the window and is managed by the lease. */
+struct segment {
+	struct list link;	/* of the arena, under its lock */
+	enum segment_kind kind;
+	struct arena *arena;
+	struct account *payer;
+	int fd;			/* ours; never -1 while the segment lives */
+	uint8_t *addr;		/* NULL for leases */
+	uint64_t size_bytes;
+	_Atomic uint64_t frames;	/* charged for this segment now */
+};
+
+struct arena_numbers {
+	uint64_t capacity_frames, charged_frames, peak_frames, reserve_frames, reserved_frames;
+	uint64_t free_frames;	/* capacity - charged */
+	uint64_t segments;
+};
+
+/* Checks by act that the host can hold it: the address window, MemAvailable and the memory cgroup against
+ * `capacity_bytes`, and that a memfd page costs one page (shmem huge pages off: under them a page beside
+ * the written one would read as zeros without anybody being told). */
+int arena_new(struct arena **ret, uint64_t capacity_bytes, struct problem *p);
+void arena_free(struct arena *a);
+
+/* Whether a page written into a fresh memfd allocates one page only; -ENOTSUP with the setting to change
+ * otherwise.  Called at start and now and then afterwards. */
+int arena_probe_huge_pages(struct problem *p);
+
+/* `crossed` is called by the charge that leaves fewer than `low_frames` free, once until re-armed by
+ * arena_rearm(); it runs on a fault thread: it may write to an eventfd and nothing more. */
+void arena_set_pressure(struct arena *a, uint64_t low_frames, void (*crossed)(void *), void *userdata);
+/* Re-arm; true if free frames are already below the threshold (the caller goes on reclaiming). */
+bool arena_rearm(struct arena *a);
+
+/* Admission: frames promised to VMs (reservations and overhead).  -ENOMEM with the numbers. */
+int arena_reserve(struct arena *a, uint64_t frames, struct problem *p);
+void arena_unreserve(struct arena *a, uint64_t frames);
+
+void account_init(struct account *acc, struct arena *a, uint64_t limit_frames);
+/* Asserts zero. */
+void account_fini(struct account *acc);
+
+/* A segment of `size_bytes` (a multiple of the page size), sparse: it costs nothing until pages of it are
+ * charged and written.  Sealed against shrinking, growing and further seals. */
+int segment_new(struct segment **ret, struct arena *a, struct account *payer, enum segment_kind kind,
+	uint64_t size_bytes, struct problem *p);
+/* Unmaps, closes, uncharges what was charged for it.  NULL is fine. */
+void segment_free(struct segment *s);
+/* Frames that the kernel has allocated for it (st_blocks). */
+uint64_t segment_blocks(const struct segment *s);
+
+/* 0; -ENOMEM: the arena is full; -EDQUOT: the account is at its limit. */
+int segment_charge(struct segment *s, uint64_t frames, enum charge_kind kind);
+void segment_uncharge(struct segment *s, uint64_t frames);
+/* Give the pages back to the kernel, verify the hole, uncharge `charged` frames.  For segments that no client
+ * holds; leases have their own way (evict.c). */
+int segment_punch(struct segment *s, uint64_t offset, uint64_t length, uint64_t charged);
+
+/* Wait until a charge may succeed, at most `timeout_ns`; woken by uncharges. */
+void arena_wait_frames(struct arena *a, uint64_t timeout_ns);
+
+void arena_numbers(struct arena *a, struct arena_numbers *ret);
+/* The wall: sum of the blocks of all segments against the capacity and the charge. */
+struct arena_check {
+	uint64_t blocks_frames, charged_frames, capacity_frames;
+};
+void arena_check(struct arena *a, struct arena_check *ret);

@@ -1,0 +1,88 @@
+/* A lease: a guest-physical region of a VM, its memfd, page map and two threads. */
+#pragma once
+
+#include "mem/vm.h"
+
+/* Reserve the region and make its memfd.  -EEXIST on overlap, -ENOSPC beyond the VM's size. */
+int lease_new(struct lease **ret, struct vm *vm, uint64_t gpa, uint64_t size_bytes, struct problem *p);
+/* The client has mapped it at `address` and registered it with `uffd` (taken in any case): start serving. */
+int lease_activate(struct lease *l, int uffd, uint64_t address, struct problem *p);
+
+struct lease *vm_find_lease(struct vm *vm, uint32_t id);
+struct lease *vm_first_lease(struct vm *vm);
+struct lease *lease_next(struct lease *l);
+uint32_t lease_id(const struct lease *l);
+uint64_t lease_gpa(const struct lease *l);
+uint64_t lease_size_bytes(const struct lease *l);
+struct vm *lease_vm(const struct lease *l);
+/* The memfd; stays the lease's (pass a dup to the client). */
+int lease_fd(const struct lease *l);
+
+/* Work for the lease's worker.  `done` is called on the worker when it is finished; the job belongs to the
+ * lease from lease_submit until then.  Ranges are pages of the lease, checked by lease_submit. */
+enum job_kind {
+	JOB_WILL_NEED,	/* bring in what is not resident, as far as free memory allows */
+	JOB_DONT_NEED,	/* make them the next victims; content is kept */
+	JOB_DISCARD,	/* content is dropped: reads as zero afterwards */
+	JOB_POPULATE,	/* bring all in, waiting for frames */
+	JOB_PIN,	/* populate, and never evict until unpinned; -ENOMEM beyond the VM's reservation */
+	JOB_UNPIN,
+	JOB_AUDIT,	/* the whole lease; fills job.audit */
+	JOB_RELEASE,	/* everything is given back; both threads end; then the lease is freed by lease_free */
+};
+
+/* What audit found; words are counted under their locks, exactly even while the guest runs (audit.c). */
+struct lease_audit {
+	uint64_t pages;			/* of the lease */
+	uint64_t zero, resident, compressed, swapped, lost;	/* words by state; add up to pages */
+	uint64_t in_transit;		/* of these, locked for longer than the audit waited */
+	uint64_t data;			/* pages that the memfd holds where the audit looked */
+	uint64_t discarded;		/* resident words over a hole: corrected, no failure */
+	uint64_t foreign;		/* untouched pages with data that the client put there: charged, no failure */
+	uint64_t wrong;			/* evicted pages that still have data, counters that differ: failures */
+	uint64_t unregistered;		/* not used by the daemon; clients check their own smaps */
+	char first_wrong[200];		/* the first failure in words */
+};
+
+struct job {
+	struct job *next;
+	enum job_kind kind;
+	struct run range;
+	int r;				/* result: 0 or -errno */
+	uint64_t pages;			/* how many pages were acted on */
+	struct lease_audit audit;
+	void (*done)(struct job *job, void *userdata);
+	void *userdata;
+};
+/* -EINVAL: the range leaves the lease; -EBUSY: not activated, or ending.  `done` is not called then. */
+int lease_submit(struct lease *l, struct job *job);
+/* After JOB_RELEASE's done: join the threads (ended) and free. */
+void lease_free(struct lease *l);
+
+/* Runs of the page map from `page` on: one call gives one maximal run of equal state and place.
+ * 1: *ret is the run; 0: `page` is beyond the end.  May be called from the control thread while the guest runs:
+ * each word is read once, atomically. */
+enum page_state { PAGE_ZERO, PAGE_RESIDENT, PAGE_SHARED, PAGE_BREAKING, PAGE_COMPRESSED, PAGE_SWAPPED,
+	PAGE_BALLOONED, PAGE_LOST };
+extern const char *const page_state_names[];
+struct map_run {
+	struct run run;
+	enum page_state state;
+	bool in_transit, pinned;
+	uint64_t place;		/* compressed: byte offset in the cache; swapped: slot; of the first page */
+	uint64_t stored_bytes;	/* what the run takes where it is, headers included */
+};
+int lease_map_run(struct lease *l, uint64_t page, struct map_run *ret);
+
+/* What the stores of a VM hold, against what its page maps say. */
+struct vm_audit {
+	struct lease_audit leases;	/* summed */
+	uint64_t cache_live_pages, cache_map_pages;	/* pages the cache holds / words that refer to it */
+	uint64_t cache_blocks_frames, cache_charged_frames;
+	uint64_t swap_used_slots, swap_map_pages;
+	uint64_t lease_blocks_frames, lease_charged_frames;
+	bool ok;
+	char first_wrong[200];
+};
+/* Combine the lease audits (their jobs done) with the stores.  Control thread. */
+void vm_audit_stores(struct vm *vm, struct vm_audit *a);

@@ -1,0 +1,87 @@
+/* A VM: a payer, its leases and its stores.
+ *
+ * Ownership: vm_new gives it, vm_stop ends its threads, vm_free destroys it.  The leases belong to it.
+ * Threads: vm_* and lease_* calls come from the control thread unless said otherwise; numbers may be read
+ * from any thread. */
+#pragma once
+
+#include "base/histogram.h"
+#include "base/problem.h"
+#include "mem/arena.h"
+#include "mem/page.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct vm;
+struct lease;
+
+struct vm_config {
+	char name[64];
+	uint64_t size_bytes;
+	uint64_t reservation_bytes;
+	uint64_t limit_bytes;		/* 0: none */
+	uint32_t shares;
+	char swap_dir[256];
+	bool keep_swap_sparse;		/* tests only: do not preallocate */
+};
+
+/* Settings of reclaim that are live: read by the workers at each use. */
+enum victim_kind { VICTIM_SECOND_CHANCE, VICTIM_FILL_ORDER, VICTIM_RANDOM };
+struct mem_settings {
+	_Atomic int zstd_level;
+	_Atomic unsigned victim;		/* enum victim_kind */
+	_Atomic unsigned zip_max_pct;		/* cap of a cache, % of the VM's size; 0: no compression */
+	_Atomic unsigned zip_max_alloc_pct;	/* and % of what the VM is charged */
+	_Atomic unsigned fault_around_pages;	/* most pages brought in at a sequential fault; 1: off */
+	/* Safety rules that twins turn off (tests only, from MEMCTLD_TWIN=...): */
+	bool twin_no_punch;			/* reuse frames unpunched: another VM sees the old bytes */
+	bool twin_no_protect;			/* evict without write-protection: writes are lost */
+};
+
+struct vm_numbers {
+#define NUMBER(name, kind, unit, sentence) uint64_t name;
+#include "mem/vm_numbers.def"
+#undef NUMBER
+};
+
+/* Why a fault was served, for the latency histograms; "protected" = a write that waited for an eviction. */
+enum fault_cause { FAULT_ZERO, FAULT_COMPRESSED, FAULT_SWAPPED, FAULT_PROTECTED, FAULT_CAUSES };
+extern const char *const fault_cause_names[FAULT_CAUSES];
+
+/* Admission (arena_reserve of reservation + overhead) and swap preallocation happen here. */
+int vm_new(struct vm **ret, struct arena *a, const struct mem_settings *settings, const struct vm_config *c,
+	struct problem *p);
+/* Ask all threads of the VM to end.  `gone` is called from one of them (or before vm_stop returns, if there is
+ * none) when the last has ended; after that vm_free does not block.  Idempotent. */
+void vm_stop(struct vm *vm, void (*gone)(void *userdata), void *userdata);
+void vm_free(struct vm *vm);
+
+const struct vm_config *vm_config(const struct vm *vm);
+void vm_numbers(struct vm *vm, struct vm_numbers *ret);
+/* Histogram of one cause over all leases. */
+void vm_fault_histogram(struct vm *vm, enum fault_cause cause, struct histogram_copy *ret);
+struct account *vm_account(struct vm *vm);
+/* "" or why the VM cannot go on (a page was lost and the kernel cannot poison it). */
+const char *vm_trouble(const struct vm *vm);
+
+/* Ask the VM's leases to evict `frames` in all; `limit`: because of its own limit.  Never blocks; the work is
+ * spread over the lease workers.  Replaces an earlier unfinished request. */
+void vm_reclaim(struct vm *vm, uint64_t frames, bool limit);
+/* Whether such a request is unfinished and still making progress. */
+bool vm_reclaiming(struct vm *vm);
+/* Compare what the client's memfds hold with what it is charged; charges what it took behind our back. */
+uint64_t vm_check_wall(struct vm *vm);
+
+/* The order channel to the client library (root: orders.c).  Both are called on a lease worker. */
+struct vm_orders {
+	/* Drop the mappings (not the pages) of these runs, so that a later look shows which were used.  Sent,
+	 * not waited for; orders are executed in the order they were sent. */
+	void (*zap)(void *userdata, struct lease *l, const struct run *runs, unsigned n);
+	/* Which of these pages are mapped again: one bit a page, in the order of the runs, at most
+	 * RUN_MAX * 8 pages.  Waits, at most a second.  0, or -errno when there is no answer. */
+	int (*present)(void *userdata, struct lease *l, const struct run *runs, unsigned n, uint8_t *ret_bits);
+	void *userdata;
+};
+/* NULL functions: no orders (the default). */
+void vm_set_orders(struct vm *vm, const struct vm_orders *orders);

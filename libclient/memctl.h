@@ -1,0 +1,204 @@
+/* libmemctl: memory for emulators, leased from memctld.
+ *
+ * CAVEATS FIRST
+ *
+ *  - Every process that maps a lease must have it registered.  A forked child must not touch it: leases are mapped
+ *    MADV_DONTFORK, so a child gets SIGSEGV there instead of silently breaking its parent's memory.
+ *  - Do not map the lease's file descriptor a second time, do not write(2) to it, do not give it to another
+ *    process, do not madvise(MADV_HUGEPAGE) or mprotect() the lease.
+ *  - Where only a user-mode userfaultfd is permitted (memctl_fault_handling() says MEMCTL_FAULTS_USER_MODE), a
+ *    system call (read(2) into guest memory, write(2) from it) on a page that is not resident fails with EFAULT:
+ *    use memctl_read_into() and memctl_write_from(), or memctl_pin() the range first.  KVM needs full handling.
+ *  - Memory that a device or io_uring writes to directly must be pinned; pins count against the VM's reservation.
+ *  - If the daemon goes away, threads that touch pages that are not resident wait; they never read zeros.
+ *    (The library keeps a descriptor of its own that makes it so.  memctl_free() ends that: free leases first.)
+ *
+ * ONE COMPLETE EXAMPLE (cc example.c $(pkg-config --cflags --libs memctl))
+ *
+ *	#include <memctl.h>
+ *	#include <stdio.h>
+ *
+ *	int main(void)
+ *	{
+ *		struct memctl_error e = { 0 };
+ *		struct memctl *m = NULL;
+ *		struct memctl_lease *l = NULL;
+ *		struct memctl_vm vm = { .struct_size = sizeof vm, .name = "example", .size = 64 << 20 };
+ *
+ *		if (memctl_connect(NULL, &m, &e) < 0 || memctl_register(m, &vm, &e) < 0 ||
+ *		    memctl_lease(m, 0, 64 << 20, &l, &e) < 0) {
+ *			fprintf(stderr, "no lease: %s\n", e.message);
+ *			memctl_free(m);
+ *			return 1;
+ *		}
+ *		memctl_helper_start(m, &e);	// answers the daemon's orders for us
+ *		char *ram = memctl_lease_address(l);
+ *		ram[12345] = 1;			// guest memory: faults are served by memctld
+ *		printf("%d, %s\n", ram[12345], memctl_fault_handling_name(memctl_fault_handling(m)));
+ *		memctl_release(l, &e);
+ *		memctl_free(m);
+ *		return 0;
+ *	}
+ *
+ * RULES FOR ALL FUNCTIONS
+ *
+ *  Return 0 (or a count) or a negative errno; `e` may be NULL and is written only on failure.  Calls to the daemon
+ *  block until it answers or the timeout of the options passes (-ETIMEDOUT), and may be made from any
+ *  thread: they take turns on one connection.  Accessors (memctl_lease_address ...) never block.  Nothing
+ *  here installs signal handlers, starts threads (but memctl_helper_start) or keeps global state.
+ *  Sizes and offsets are in bytes; ranges of leases must be multiples of 4096 unless said otherwise.
+ *  Structs whose first member is struct_size must have it set to sizeof: they may grow.
+ */
+#ifndef MEMCTL_H
+#define MEMCTL_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define MEMCTL_API __attribute__((visibility("default")))
+
+struct memctl;		/* a connection and the VM registered on it */
+struct memctl_lease;	/* a region of guest memory */
+
+/* What went wrong.  `name` is the error of the contract ("org.memctl.NotEnoughMemory"), or
+ * "org.memctl.Unreachable", "org.memctl.Timeout", "org.memctl.System" for what happened on this side.  `need` and
+ * `have` are the numbers of that error (bytes, where it is about memory), 0 where there are none. */
+struct memctl_error {
+	char name[64];
+	char message[320];
+	uint64_t need, have;
+};
+
+/* The library's version, "0.1.0". */
+MEMCTL_API const char *memctl_version(void);
+
+/* ---- connecting ---- */
+
+struct memctl_options {
+	size_t struct_size;
+	const char *socket;	/* NULL: $MEMCTL_SOCKET, else /run/memctl/memctld.sock */
+	int timeout_ms;		/* 0: 10000; -1: for ever */
+	int plain_fallback;	/* non-zero: without a daemon, or without permission for userfaultfd, go on with plain
+				   memory that nobody manages; memctl_is_plain() says so */
+};
+
+/* Connect to memctld; `options` may be NULL.  *ret is the caller's, for memctl_free. */
+MEMCTL_API int memctl_connect(const struct memctl_options *options, struct memctl **ret, struct memctl_error *e);
+
+/* Release every lease and unregister the VM.  The guest must not run any more.  NULL is fine.  Ends the helper
+ * thread.  Not to be called from an event or from the helper. */
+MEMCTL_API void memctl_free(struct memctl *m);
+
+/* 1 if this is plain memory (see plain_fallback), with `why` in one sentence if not NULL; owned by m. */
+MEMCTL_API int memctl_is_plain(const struct memctl *m, const char **why);
+
+enum memctl_faults {
+	MEMCTL_FAULTS_NONE,		/* plain memory, or no lease yet */
+	MEMCTL_FAULTS_FULL,		/* all accesses, also by system calls and KVM */
+	MEMCTL_FAULTS_USER_MODE,	/* accesses of this process in user mode only */
+};
+/* What the best userfaultfd that this process may have can do. */
+MEMCTL_API enum memctl_faults memctl_fault_handling(const struct memctl *m);
+MEMCTL_API const char *memctl_fault_handling_name(enum memctl_faults f);
+
+/* ---- the VM ---- */
+
+#define MEMCTL_NO_LIMIT UINT64_MAX
+
+struct memctl_vm {
+	size_t struct_size;
+	const char *name;	/* 1..63 of [A-Za-z0-9._-], unique on the host */
+	uint64_t size;		/* the most its leases may add up to; swap for size - reservation is set aside now */
+	uint64_t reservation;	/* host memory guaranteed to it even when idle */
+	uint64_t limit;		/* never more host memory than this; 0 or MEMCTL_NO_LIMIT: no limit */
+	uint32_t shares;	/* weight when memory is short; 0: "normal", 10 per MiB */
+	const char *sharing;	/* "off", "zero", "vm" (default, NULL), "group:NAME" */
+	const char *swap_dir;	/* NULL: the host's; else one that the daemon's configuration allows */
+};
+
+/* Once per connection.  -ENOMEM: reservation or swap cannot be had (the numbers are in *e); -EEXIST: the name is
+ * taken; -EINVAL: e says which field. */
+MEMCTL_API int memctl_register(struct memctl *m, const struct memctl_vm *vm, struct memctl_error *e);
+
+/* ---- leases ---- */
+
+/* Lease guest-physical [gpa, gpa+size): it appears, zero-filled, at memctl_lease_address().  Several per VM. */
+MEMCTL_API int memctl_lease(struct memctl *m, uint64_t gpa, uint64_t size, struct memctl_lease **ret,
+	struct memctl_error *e);
+/* Give it back: the mapping disappears, its frames and swap are free.  The guest must not touch it any more.
+ * The lease is freed in any case. */
+MEMCTL_API int memctl_release(struct memctl_lease *l, struct memctl_error *e);
+
+MEMCTL_API void *memctl_lease_address(const struct memctl_lease *l);
+MEMCTL_API uint64_t memctl_lease_gpa(const struct memctl_lease *l);
+MEMCTL_API uint64_t memctl_lease_size(const struct memctl_lease *l);
+
+/* Hints: the pages will be used soon (brought in, as memory allows) / not soon (next to be taken). Content is kept. */
+MEMCTL_API int memctl_will_need(struct memctl_lease *l, uint64_t offset, uint64_t length, struct memctl_error *e);
+MEMCTL_API int memctl_dont_need(struct memctl_lease *l, uint64_t offset, uint64_t length, struct memctl_error *e);
+/* The content is of no value any more: the pages read as zero afterwards and cost nothing.  A write that runs
+ * beside the discard may be lost. */
+MEMCTL_API int memctl_discard(struct memctl_lease *l, uint64_t offset, uint64_t length, struct memctl_error *e);
+/* Bring the range in, waiting until it is resident.  It may be taken again at any time; see memctl_pin. */
+MEMCTL_API int memctl_populate(struct memctl_lease *l, uint64_t offset, uint64_t length, struct memctl_error *e);
+/* Bring in and keep resident until as many unpins came as pins (at most 15 deep).  The VM's pinned pages may add
+ * up to its reservation; -ENOMEM beyond it, with nothing pinned. */
+MEMCTL_API int memctl_pin(struct memctl_lease *l, uint64_t offset, uint64_t length, struct memctl_error *e);
+MEMCTL_API int memctl_unpin(struct memctl_lease *l, uint64_t offset, uint64_t length, struct memctl_error *e);
+
+/* read(2) / pread(2) into, and write(2) / pwrite(2) from guest memory, right under every kind of fault handling.
+ * No alignment needed.  file_offset -1: the file's own position.  Like the system calls they may stop
+ * short; return the count or -errno. */
+MEMCTL_API ssize_t memctl_read_into(struct memctl_lease *l, uint64_t offset, uint64_t length, int fd,
+	off_t file_offset);
+MEMCTL_API ssize_t memctl_write_from(struct memctl_lease *l, uint64_t offset, uint64_t length, int fd,
+	off_t file_offset);
+
+/* ---- orders and events ---- */
+
+/* The daemon asks small things of the library (which pages of a run were used?).  Either poll memctl_fd() for
+ * input and call memctl_dispatch() in your loop, or let a helper thread do it.  A client that does neither
+ * loses nothing but accuracy: its pages are taken in the order they came. */
+MEMCTL_API int memctl_fd(const struct memctl *m);
+/* Carry out what has arrived; never blocks for longer than the orders take.  Number of orders done, or -errno
+ * (-ENOTCONN: the daemon is gone).  One thread at a time. */
+MEMCTL_API int memctl_dispatch(struct memctl *m, struct memctl_error *e);
+/* A thread (signals blocked, small stack) that dispatches until memctl_helper_stop or memctl_free. */
+MEMCTL_API int memctl_helper_start(struct memctl *m, struct memctl_error *e);
+MEMCTL_API void memctl_helper_stop(struct memctl *m);
+
+enum memctl_event_kind {
+	MEMCTL_EVENT_DISCONNECTED = 1,	/* the daemon is gone; absent pages wait */
+};
+struct memctl_event {
+	size_t struct_size;
+	enum memctl_event_kind kind;
+};
+/* Take the oldest queued event: 1, or 0 if there is none.  Events are never delivered inside another call. */
+MEMCTL_API int memctl_next_event(struct memctl *m, struct memctl_event *ret);
+
+/* ---- numbers and operator calls ---- */
+
+struct memctl_stats {
+	size_t struct_size;
+	uint64_t size, leased, resident, compressed, stored, swapped, zero, pinned, charged;	/* bytes */
+	uint64_t faults, faults_zero, faults_compressed, faults_swapped, evicted_pages;
+};
+/* The VM's own numbers, asked of the daemon. */
+MEMCTL_API int memctl_stats(struct memctl *m, struct memctl_stats *ret, struct memctl_error *e);
+
+/* Call any method of org.memctl (proto/org.memctl.varlink): parameters and reply are JSON texts; `parameters`
+ * NULL: {}.  *ret_reply is malloc'ed, the caller's to free(); it is the "parameters" of the reply.  Works
+ * without a registered VM: the CLI is made of this. */
+MEMCTL_API int memctl_call(struct memctl *m, const char *method, const char *parameters, char **ret_reply,
+	struct memctl_error *e);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

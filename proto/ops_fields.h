@@ -1,0 +1,106 @@
+/* The fields of the operations in ops.def.  A field added here is decoded, encoded and checked everywhere; it
+ * must be added to org.memctl.varlink as well (tests/tree compares the two). */
+#pragma once
+
+/* A VM arrives: its name, its size (the most its leases may add up to) and its resources.  The connection is
+ * the VM's *calls* connection from then on; the token binds the *orders* connection to it. */
+#define OP_register_IN(F) F(str, name) F(u64, size) F(opt_u64, reservation) F(opt_u64, limit) F(opt_u64, shares) \
+	F(opt_str, sharing) F(opt_str, swap_dir)
+#define OP_register_OUT(F) F(hex64, token) F(u64, swap_size) F(u64, page_size)
+#define OP_register_FDS_IN 0
+#define OP_register_FDS_OUT 0
+
+/* A lease: the reply carries its memfd. */
+#define OP_lease_IN(F) F(u64, gpa) F(u64, size)
+#define OP_lease_OUT(F) F(u64, lease)
+#define OP_lease_FDS_IN 0
+#define OP_lease_FDS_OUT 1
+
+/* The client mapped it at `address` and registered it; the message carries its userfaultfd. */
+#define OP_activate_IN(F) F(u64, lease) F(u64, address) F(opt_flag, user_mode_only)
+#define OP_activate_OUT(F)
+#define OP_activate_FDS_IN 1
+#define OP_activate_FDS_OUT 0
+
+#define OP_release_IN(F) F(u64, lease)
+#define OP_release_OUT(F)
+#define OP_release_FDS_IN 0
+#define OP_release_FDS_OUT 0
+
+/* advice: "will_need" or "dont_need"; offset and length in bytes within the lease, page-aligned. */
+#define OP_advise_IN(F) F(u64, lease) F(str, advice) F(u64, offset) F(u64, length)
+#define OP_advise_OUT(F)
+#define OP_advise_FDS_IN 0
+#define OP_advise_FDS_OUT 0
+
+#define OP_range_IN(F) F(u64, lease) F(u64, offset) F(u64, length)
+#define OP_discard_IN(F) OP_range_IN(F)
+#define OP_discard_OUT(F) F(u64, pages)
+#define OP_discard_FDS_IN 0
+#define OP_discard_FDS_OUT 0
+#define OP_populate_IN(F) OP_range_IN(F)
+#define OP_populate_OUT(F) F(u64, pages)
+#define OP_populate_FDS_IN 0
+#define OP_populate_FDS_OUT 0
+#define OP_pin_IN(F) OP_range_IN(F)
+#define OP_pin_OUT(F) F(u64, pages)
+#define OP_pin_FDS_IN 0
+#define OP_pin_FDS_OUT 0
+#define OP_unpin_IN(F) OP_range_IN(F)
+#define OP_unpin_OUT(F) F(u64, pages)
+#define OP_unpin_FDS_IN 0
+#define OP_unpin_FDS_OUT 0
+
+/* Oneway: the answer to an order.  `present`: for kind "present", a hex string, one bit a page in the order of
+ * the runs, least significant bit of each byte first; empty for "zap". */
+#define OP_done_IN(F) F(u64, order) F(opt_str, present)
+#define OP_done_OUT(F)
+#define OP_done_FDS_IN 0
+#define OP_done_FDS_OUT 0
+
+/* With `more` on a second connection: each reply is an order.  kind: "zap" or "present". */
+#define OP_attend_IN(F) F(hex64, token)
+#define OP_attend_OUT(F) F(u64, order) F(str, kind) F(u64, lease) F(runs, runs)
+#define OP_attend_FDS_IN 0
+#define OP_attend_FDS_OUT 0
+
+#define OP_status_IN(F)
+#define OP_status_OUT(F) F(json, status)
+#define OP_status_FDS_IN 0
+#define OP_status_FDS_OUT 0
+#define OP_list_vms_IN(F)
+#define OP_list_vms_OUT(F) F(json, vms)
+#define OP_list_vms_FDS_IN 0
+#define OP_list_vms_FDS_OUT 0
+#define OP_show_vm_IN(F) F(str, vm)
+#define OP_show_vm_OUT(F) F(json, vm)
+#define OP_show_vm_FDS_IN 0
+#define OP_show_vm_FDS_OUT 0
+#define OP_remove_vm_IN(F) F(str, vm)
+#define OP_remove_vm_OUT(F)
+#define OP_remove_vm_FDS_IN 0
+#define OP_remove_vm_FDS_OUT 0
+/* length 0: to the end of the VM; at most `max_runs` (0: 4096) runs come back, `next` is where to go on (0: end) */
+#define OP_page_map_IN(F) F(str, vm) F(opt_u64, gpa) F(opt_u64, length) F(opt_u64, max_runs)
+#define OP_page_map_OUT(F) F(json, runs) F(u64, next)
+#define OP_page_map_FDS_IN 0
+#define OP_page_map_FDS_OUT 0
+/* vm "": all */
+#define OP_audit_IN(F) F(opt_str, vm)
+#define OP_audit_OUT(F) F(flag, ok) F(json, audit)
+#define OP_audit_FDS_IN 0
+#define OP_audit_FDS_OUT 0
+#define OP_show_config_IN(F)
+#define OP_show_config_OUT(F) F(json, settings)
+#define OP_show_config_FDS_IN 0
+#define OP_show_config_FDS_OUT 0
+/* A live setting; value as text, as in the configuration file. */
+#define OP_tune_IN(F) F(str, setting) F(str, value)
+#define OP_tune_OUT(F)
+#define OP_tune_FDS_IN 0
+#define OP_tune_FDS_OUT 0
+/* Every number that memctl shows: name, kind, unit, sentence. */
+#define OP_catalogue_IN(F)
+#define OP_catalogue_OUT(F) F(json, numbers)
+#define OP_catalogue_FDS_IN 0
+#define OP_catalogue_FDS_OUT 0
