@@ -66,7 +66,6 @@ struct op_field {
 	const char *name;	/* NULL ends the list */
 	enum op_type type;
 	bool optional;
-	size_t offset;		/* in the struct */
 };
 
 struct op {
@@ -82,5 +81,10 @@ extern const struct op ops[OP_COUNT];
 
 /* The row of a method, or NULL. */
 const struct op *op_find(const char *method);
+/* Where a field lies: a struct is its fields in their order, so its place follows from those before it.  *end is 0 for
+ * the first field and carried from one to the next. */
+void *op_field_at(const struct op_field *f, const void *values, size_t *end);
+/* The size of the struct with these fields (sizeof says the same). */
+size_t op_fields_bytes(const struct op_field *fields);
 /* Frees the json fields of a decoded (or zeroed) struct and leaves them NULL. */
 void op_fields_fini(const struct op_field *fields, void *values);
