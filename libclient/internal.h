@@ -1,0 +1,97 @@
+/* What the files of libmemctl share.
+ *
+ * Locks, in this order (a thread may take a later one while it holds an earlier one):
+ *   turn    one call at a time: from sending a call to its reply
+ *   leases  the list of leases; held while an order acts on a lease, so that a release waits for it
+ *   send    bytes of one message on the calls connection
+ * `turn` and `send` are two locks because the answer to an order (a oneway Done) must go out while another
+ * thread waits for a long call: the daemon may need that very answer to finish the call. */
+#pragma once
+
+#include "libclient/memctl.h"
+#include "proto/body.h"
+#include "proto/wire.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#define PAGE_SIZE 4096ull
+#define DEFAULT_SOCKET "/run/memctl/memctld.sock"
+#define DEFAULT_TIMEOUT_MS 10000
+
+struct memctl {
+	char *socket;
+	int timeout_ms;			/* -1: for ever */
+
+	bool plain;			/* set once, in memctl_connect */
+	char plain_why[320];
+
+	pthread_mutex_t turn;
+	pthread_mutex_t send;
+	int calls_fd;			/* -1: plain */
+	struct wire_in calls_in;	/* under turn */
+	_Atomic bool out_of_step;	/* a call timed out: its late reply would be taken for the next one's */
+
+	bool registered;
+	char vm_name[OP_STR_MAX];
+	uint64_t vm_size;
+	_Atomic int faults;		/* enum memctl_faults */
+	int orders_fd;			/* -1: not registered, or plain */
+	struct wire_in orders_in;	/* memctl_dispatch: one thread at a time */
+	int pagemap_fd;			/* -1: cannot be had, "present" is then answered by nothing */
+
+	pthread_mutex_t leases_lock;
+	struct memctl_lease *leases;
+
+	_Atomic int disconnected;	/* 0, 1: event to be taken, 2: taken */
+	pthread_t helper;
+	bool helper_runs;
+	int helper_stop_fd;
+};
+
+struct memctl_lease {
+	struct memctl_lease *next;
+	struct memctl *m;
+	uint64_t id;			/* the daemon's */
+	uint64_t gpa, size;
+	enum memctl_faults faults;
+	char *address;			/* NULL: not mapped (yet) */
+	/* Held for the whole life of the lease.  While a copy of the userfaultfd is open somewhere, a thread that
+	 * touches an absent page waits; when the last one closes it reads zeros.  So ours outlives the daemon. */
+	int memfd;
+	int uffd;
+};
+
+/* error.c: fill *e (may be NULL) and return r, so that callers say `return fail(e, -EINVAL, ...)`. */
+int fail(struct memctl_error *e, int r, const char *name, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
+#define ERROR_SYSTEM	   "org.memctl.System"		/* of this side */
+#define ERROR_INVALID	   "org.memctl.InvalidValue"
+#define ERROR_UNREACHABLE  "org.memctl.Unreachable"
+#define ERROR_TIMEOUT	   "org.memctl.Timeout"
+
+/* call.c: one call of the contract. `fd` -1: none goes along; `ret_fd` NULL: none is expected. */
+int call(struct memctl *m, enum op_id id, const void *in, int fd, void *out, int *ret_fd, struct memctl_error *e);
+/* A oneway call: nothing comes back, and it does not wait for its turn. */
+int call_oneway(struct memctl *m, enum op_id id, const void *in);
+
+/* connect.c */
+uint64_t deadline_ns(const struct memctl *m);
+/* The daemon is gone: say so by an event, once. */
+void note_disconnected(struct memctl *m);
+
+/* lease.c; under leases_lock */
+struct memctl_lease *lease_find(struct memctl *m, uint64_t id);
+
+/* plain.c: what ranges.c does, without a daemon */
+enum range_op { RANGE_WILL_NEED, RANGE_DONT_NEED, RANGE_DISCARD, RANGE_POPULATE, RANGE_PIN, RANGE_UNPIN };
+int plain_map(struct memctl_lease *l, struct memctl_error *e);
+int plain_range(struct memctl_lease *l, enum range_op op, uint64_t offset, uint64_t length, struct memctl_error *e);
+
+/* orders.c */
+int orders_attend(struct memctl *m, uint64_t token, struct memctl_error *e);
+
+/* uffd.c */
+int uffd_open_best(int *ret_fd, enum memctl_faults *ret_faults, struct memctl_error *e);
+int uffd_register(int fd, void *address, uint64_t length, struct memctl_error *e);

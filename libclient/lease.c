@@ -1,0 +1,236 @@
+/* A lease on this side: from the daemon's memfd to memory that a guest may touch, and back.
+ *
+ *	reserve address space, 2 MiB-aligned     (page tables of guest and host fall together)
+ *	mmap the memfd there, PROT_NONE          nobody can touch it yet
+ *	DONTFORK, NOHUGEPAGE, DONTDUMP           before the first page: see below
+ *	register MISSING|WP, mprotect            from here on an access to an absent page waits ...
+ *	Activate(address, userfaultfd)           ... and from here on the daemon serves it
+ *
+ * DONTFORK: a child's first touch of an absent page would put a zero page into the memfd, which the *parent*
+ * would then read.  PROT_NONE until it is set closes the window in which a fork by another thread could inherit
+ * the mapping.  NOHUGEPAGE: the daemon takes pages one by one; a hole punched into a huge page may stay and
+ * read as zeros.  DONTDUMP: a core dump would bring in everything.
+ *
+ * The way back keeps one law: no instant at which an access reads zeros instead of waiting or dying.
+ *
+ *	Release                                  the daemon's threads end, its copy of the userfaultfd closes;
+ *	                                         ours is open, so an access still waits
+ *	munmap                                   from here on an access is a SIGSEGV
+ *	close the userfaultfd and the memfd
+ *
+ * Closing before munmap, or munmap while the daemon still fills through its own threads, breaks it. */
+#include "libclient/internal.h"
+
+#include <errno.h>
+#include <string.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define ALIGNMENT (2ull << 20)
+
+/* Address space of `size` bytes, aligned; PROT_NONE, to be mapped over. */
+static int reserve_aligned(uint64_t size, char **ret, struct memctl_error *e)
+{
+	uint64_t whole = size + ALIGNMENT;
+	char *p, *start;
+	uint64_t head;
+
+	p = mmap(NULL, whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (p == MAP_FAILED) {
+		int r = -errno;
+
+		return fail(e, r, ERROR_SYSTEM, "no address space for a lease of %llu bytes: %s",
+			(unsigned long long)size, strerror(-r));
+	}
+	head = -(uintptr_t)p & (ALIGNMENT - 1);
+	start = p + head;
+	if (head)
+		munmap(p, head);
+	if (whole - head > size)
+		munmap(start + size, whole - head - size);
+	*ret = start;
+	return 0;
+}
+
+static int map_memfd(struct memctl_lease *l, struct memctl_error *e)
+{
+	char *address;
+	int r;
+
+	r = reserve_aligned(l->size, &address, e);
+	if (r < 0)
+		return r;
+	l->address = address;
+	if (mmap(address, l->size, PROT_NONE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, l->memfd, 0) == MAP_FAILED) {
+		r = -errno;
+		return fail(e, r, ERROR_SYSTEM, "cannot map the lease: %s", strerror(-r));
+	}
+	if (madvise(address, l->size, MADV_DONTFORK) < 0 || madvise(address, l->size, MADV_DONTDUMP) < 0) {
+		r = -errno;
+		return fail(e, r, ERROR_SYSTEM, "cannot keep the lease from being forked: %s", strerror(-r));
+	}
+	/* EINVAL: a kernel without huge pages, which cannot do the harm either. */
+	if (madvise(address, l->size, MADV_NOHUGEPAGE) < 0 && errno != EINVAL) {
+		r = -errno;
+		return fail(e, r, ERROR_SYSTEM, "cannot keep huge pages off the lease: %s", strerror(-r));
+	}
+	return 0;
+}
+
+/* Map, register, activate. On failure the caller undoes with unmap(). */
+static int bring_up(struct memctl_lease *l, struct memctl_error *e)
+{
+	struct op_activate_in in = { .lease = l->id };
+	struct op_activate_out out;
+	int r;
+
+	r = map_memfd(l, e);
+	if (r < 0)
+		return r;
+	r = uffd_open_best(&l->uffd, &l->faults, e);
+	if (r < 0)
+		return r;
+	r = uffd_register(l->uffd, l->address, l->size, e);
+	if (r < 0)
+		return r;
+	if (mprotect(l->address, l->size, PROT_READ | PROT_WRITE) < 0) {
+		r = -errno;
+		return fail(e, r, ERROR_SYSTEM, "cannot open the lease for access: %s", strerror(-r));
+	}
+	in.address = (uintptr_t)l->address;
+	in.user_mode_only = l->faults == MEMCTL_FAULTS_USER_MODE;
+	return call(l->m, OP_activate, &in, l->uffd, &out, NULL, e);
+}
+
+static int give_back(struct memctl_lease *l, struct memctl_error *e)
+{
+	struct op_release_in in = { .lease = l->id };
+	struct op_release_out out;
+
+	return call(l->m, OP_release, &in, -1, &out, NULL, e);
+}
+
+/* A lease of the daemon's into *l, whose gpa and size are set. */
+static int borrow(struct memctl_lease *l, struct memctl_error *e)
+{
+	struct op_lease_in in = { .gpa = l->gpa, .size = l->size };
+	struct op_lease_out out = { 0 };
+	int r;
+
+	r = call(l->m, OP_lease, &in, -1, &out, &l->memfd, e);
+	if (r < 0)
+		return r;
+	l->id = out.lease;
+	r = bring_up(l, e);
+	if (r < 0)
+		give_back(l, NULL);
+	return r;
+}
+
+static void unmap(struct memctl_lease *l)
+{
+	if (l->address)
+		munmap(l->address, l->size);
+	l->address = NULL;
+	if (l->uffd >= 0)
+		close(l->uffd);
+	if (l->memfd >= 0)
+		close(l->memfd);
+	l->uffd = l->memfd = -1;
+}
+
+static void link_lease(struct memctl_lease *l)
+{
+	struct memctl *m = l->m;
+
+	pthread_mutex_lock(&m->leases_lock);
+	l->next = m->leases;
+	m->leases = l;
+	if (l->faults > m->faults)	/* the weakest of all is what holds for the VM */
+		m->faults = (int)l->faults;
+	pthread_mutex_unlock(&m->leases_lock);
+}
+
+/* Afterwards no order can find the lease, and none is acting on it. */
+static void unlink_lease(struct memctl_lease *l)
+{
+	struct memctl *m = l->m;
+
+	pthread_mutex_lock(&m->leases_lock);
+	for (struct memctl_lease **p = &m->leases; *p; p = &(*p)->next)
+		if (*p == l) {
+			*p = l->next;
+			break;
+		}
+	pthread_mutex_unlock(&m->leases_lock);
+}
+
+struct memctl_lease *lease_find(struct memctl *m, uint64_t id)
+{
+	struct memctl_lease *l;
+
+	for (l = m->leases; l; l = l->next)
+		if (l->id == id && l->address)
+			return l;
+	return NULL;
+}
+
+int memctl_lease(struct memctl *m, uint64_t gpa, uint64_t size, struct memctl_lease **ret, struct memctl_error *e)
+{
+	struct memctl_lease *l;
+	int r;
+
+	if (!m || !ret)
+		return fail(e, -EINVAL, ERROR_INVALID, "memctl_lease: a NULL argument");
+	if (!size || size % PAGE_SIZE || gpa % PAGE_SIZE || size > (UINT64_MAX >> 1) - gpa)
+		return fail(e, -EINVAL, ERROR_INVALID,
+			"gpa and size must be multiples of 4096, size not 0 and gpa + size below 2^63");
+	if (!m->registered)
+		return fail(e, -EINVAL, ERROR_INVALID, "no VM is registered on this connection: memctl_register first");
+	l = calloc(1, sizeof *l);
+	if (!l)
+		return fail(e, -ENOMEM, ERROR_SYSTEM, "out of memory");
+	l->m = m;
+	l->gpa = gpa;
+	l->size = size;
+	l->memfd = l->uffd = -1;
+	r = m->plain ? plain_map(l, e) : borrow(l, e);
+	if (r < 0) {
+		unmap(l);
+		free(l);
+		return r;
+	}
+	link_lease(l);
+	*ret = l;
+	return 0;
+}
+
+int memctl_release(struct memctl_lease *l, struct memctl_error *e)
+{
+	int r = 0;
+
+	if (!l)
+		return 0;
+	unlink_lease(l);
+	if (!l->m->plain)
+		r = give_back(l, e);
+	unmap(l);
+	free(l);
+	return r;
+}
+
+void *memctl_lease_address(const struct memctl_lease *l)
+{
+	return l->address;
+}
+
+uint64_t memctl_lease_gpa(const struct memctl_lease *l)
+{
+	return l->gpa;
+}
+
+uint64_t memctl_lease_size(const struct memctl_lease *l)
+{
+	return l->size;
+}

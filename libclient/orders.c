@@ -1,0 +1,243 @@
+/* The daemon's orders: small looks and touches at our mapping that only this process can do.
+ *
+ *	zap       madvise(MADV_DONTNEED) on the runs.  On a shared mapping this drops the page table entries, not
+ *	          the pages: the next access maps them again by a kernel fault of 1 us, unseen by the daemon.
+ *	present   bit 63 of /proc/self/pagemap for each page of the runs: those mapped again were used.
+ *
+ * They come as the replies of one Attend call on a connection of its own, are carried out strictly in order, and
+ * each is answered by a oneway Done on the calls connection.  What cannot be carried out (a lease that is being
+ * released, a range outside it) is answered with nothing in it: the daemon takes that as no information.
+ *
+ * An order holds the lock of the leases while it acts, so that none acts on a lease that is going away. */
+#include "libclient/internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define PAGEMAP_PRESENT (1ull << 63)
+/* As many as fit into the hex string of an answer. */
+#define PRESENT_PAGES_MAX ((OP_STR_MAX - 1) / 2 * 8)
+#define HELPER_STACK_BYTES (256u << 10)
+
+int orders_attend(struct memctl *m, uint64_t token, struct memctl_error *e)
+{
+	struct op_attend_in in = { .token = token };
+	size_t length;
+	char *text;
+	int fd, r;
+
+	r = wire_connect(m->socket, &fd);
+	if (r < 0)
+		return fail(e, r, ERROR_UNREACHABLE, "no second connection to memctld: %s", strerror(-r));
+	r = body_write_call(&text, &length, &ops[OP_attend], &in, CALL_MORE);
+	if (!r) {
+		r = wire_send(fd, text, length, NULL, 0, deadline_ns(m));
+		free(text);
+	}
+	if (r < 0) {
+		close(fd);
+		return fail(e, r, ERROR_UNREACHABLE, "cannot attend to memctld's orders: %s", strerror(-r));
+	}
+	m->orders_fd = fd;
+	/* Unreadable in a process that made itself undumpable: then pages age by the time of their last fill. */
+	m->pagemap_fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	return 0;
+}
+
+static bool runs_valid(const struct memctl_lease *l, const struct op_runs *runs)
+{
+	uint64_t pages = l->size / PAGE_SIZE;
+
+	for (unsigned i = 0; i < runs->n; i++)
+		if (!runs->run[i].count || runs->run[i].page >= pages || runs->run[i].count > pages - runs->run[i].page)
+			return false;
+	return runs->n > 0;
+}
+
+static void zap(struct memctl_lease *l, const struct op_runs *runs)
+{
+	/* A failure leaves the pages mapped: they will look used, which harms nobody. */
+	for (unsigned i = 0; i < runs->n; i++)
+		(void)madvise(l->address + runs->run[i].page * PAGE_SIZE, runs->run[i].count * PAGE_SIZE, MADV_DONTNEED);
+}
+
+/* One bit a page in the order of the runs, least significant first, as hex. "" if it cannot be told. */
+static void look(struct memctl *m, struct memctl_lease *l, const struct op_runs *runs, char *ret_hex)
+{
+	uint8_t bits[PRESENT_PAGES_MAX / 8] = { 0 };
+	uint64_t entries[64];
+	unsigned n = 0, i;
+
+	for (i = 0; i < runs->n; i++) {
+		uint64_t page = ((uintptr_t)l->address / PAGE_SIZE) + runs->run[i].page;
+		uint64_t left = runs->run[i].count;
+
+		if (left > PRESENT_PAGES_MAX - n)
+			return;
+		while (left) {
+			size_t some = left < 64 ? left : 64;
+
+			if (pread(m->pagemap_fd, entries, some * 8, (off_t)(page * 8)) != (ssize_t)(some * 8))
+				return;
+			for (size_t k = 0; k < some; k++, n++)
+				if (entries[k] & PAGEMAP_PRESENT)
+					bits[n / 8] |= (uint8_t)(1u << n % 8);
+			page += some;
+			left -= some;
+		}
+	}
+	for (i = 0; i < (n + 7) / 8; i++) {
+		ret_hex[2 * i] = "0123456789abcdef"[bits[i] >> 4];
+		ret_hex[2 * i + 1] = "0123456789abcdef"[bits[i] & 15];
+	}
+	ret_hex[2 * i] = 0;
+}
+
+static void carry_out(struct memctl *m, const struct op_attend_out *order)
+{
+	struct op_done_in done = { .order = order->order };
+	struct memctl_lease *l;
+
+	pthread_mutex_lock(&m->leases_lock);
+	l = lease_find(m, order->lease);
+	if (l && runs_valid(l, &order->runs)) {
+		if (!strcmp(order->kind, "zap"))
+			zap(l, &order->runs);
+		else if (!strcmp(order->kind, "present"))
+			look(m, l, &order->runs, done.present);
+	}
+	pthread_mutex_unlock(&m->leases_lock);
+	call_oneway(m, OP_done, &done);
+}
+
+/* 0: carried out; -errno: this is no order, the connection is of no use. */
+static int take_order(struct memctl *m, const struct wire_message *wire)
+{
+	struct op_attend_out *order;
+	struct body body;
+	int r;
+
+	r = body_parse(&body, wire->text, wire->length, NULL);
+	if (r < 0)
+		return r;
+	order = calloc(1, sizeof *order);
+	if (!order)
+		r = -ENOMEM;
+	else if (body.error)
+		r = -ENOTCONN;
+	else
+		r = body_decode(&body, ops[OP_attend].out, false, order, NULL);
+	body_fini(&body);
+	if (!r)
+		carry_out(m, order);
+	free(order);
+	return r;
+}
+
+int memctl_dispatch(struct memctl *m, struct memctl_error *e)
+{
+	int done = 0, r;
+
+	if (m->orders_fd < 0)
+		return 0;
+	for (;;) {
+		struct wire_message wire = WIRE_MESSAGE_NULL;
+
+		r = wire_in_next(&m->orders_in, &wire);
+		if (r > 0) {
+			r = take_order(m, &wire);
+			wire_message_fini(&wire);
+			if (r < 0)
+				break;
+			done++;
+			continue;
+		}
+		if (!r)
+			r = wire_in_fill(&m->orders_in, m->orders_fd);
+		if (r == -EAGAIN)
+			return done;
+		if (r <= 0)
+			break;
+	}
+	note_disconnected(m);
+	if (done)
+		return done;
+	return fail(e, -ENOTCONN, ERROR_UNREACHABLE,
+		"memctld is gone: accesses to pages that are not resident wait until it is back");
+}
+
+static void *help(void *userdata)
+{
+	struct memctl *m = userdata;
+	struct pollfd fds[2] = {
+		{ .fd = m->helper_stop_fd, .events = POLLIN },
+		{ .fd = m->orders_fd, .events = POLLIN },
+	};
+
+	while (fds[1].fd >= 0 || fds[0].fd >= 0) {
+		if (poll(fds, 2, -1) < 0 && errno != EINTR)
+			break;
+		if (fds[0].revents)
+			break;
+		if (fds[1].revents && memctl_dispatch(m, NULL) < 0)
+			fds[1].fd = -1;		/* wait for the stop only */
+	}
+	return NULL;
+}
+
+int memctl_helper_start(struct memctl *m, struct memctl_error *e)
+{
+	pthread_attr_t attr;
+	sigset_t all, old;
+	int r;
+
+	if (m->helper_runs || m->plain)
+		return 0;
+	if (m->orders_fd < 0)
+		return fail(e, -EINVAL, ERROR_INVALID, "no VM is registered: there are no orders to attend to");
+	m->helper_stop_fd = eventfd(0, EFD_CLOEXEC);
+	if (m->helper_stop_fd < 0) {
+		r = -errno;
+		return fail(e, r, ERROR_SYSTEM, "eventfd: %s", strerror(-r));
+	}
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, HELPER_STACK_BYTES);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	r = -pthread_create(&m->helper, &attr, help, m);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	pthread_attr_destroy(&attr);
+	if (r < 0) {
+		close(m->helper_stop_fd);
+		m->helper_stop_fd = -1;
+		return fail(e, r, ERROR_SYSTEM, "cannot start the helper thread: %s", strerror(-r));
+	}
+	m->helper_runs = true;
+	return 0;
+}
+
+void memctl_helper_stop(struct memctl *m)
+{
+	uint64_t one = 1;
+
+	if (!m->helper_runs)
+		return;
+	while (write(m->helper_stop_fd, &one, sizeof one) < 0 && errno == EINTR)
+		;
+	pthread_join(m->helper, NULL);
+	close(m->helper_stop_fd);
+	m->helper_stop_fd = -1;
+	m->helper_runs = false;
+}
+
+int memctl_fd(const struct memctl *m)
+{
+	return m->orders_fd;
+}
