@@ -1,0 +1,381 @@
+/* The guest of a benchmark: a region of memory that is filled, touched and checked at command.  The region is a
+ * lease of memctld, a plain memfd or anonymous memory; everything else is the same code, so that both sides of a
+ * comparison do the same.
+ *
+ *	guest CORPUS GUEST MIB lease NAME [SOCKET [RESERVATION_MIB]]  |  memfd  |  anon
+ *
+ * Commands; FIRST and COUNT are pages:
+ *	fill FIRST COUNT		write the content mix
+ *	list FIRST COUNT any|data SEED	take these pages in random order (data: those that are not zero)
+ *	file PATH any|data SEED		take the pages named in PATH, 32 bits each
+ *	absent any|data SEED		take the pages that are not mapped but swapped (anon)
+ *	touch read|write N		time N accesses to the next pages of the list
+ *	sequential FIRST COUNT		write one byte a page, in order; wall and CPU time
+ *	resident ACCESSES SLICES	random reads of the region and, in turns, of a plain memfd of the same size
+ *	zipf ACCESSES EXPONENT/100 SEED	accesses by rank; each page is checked by its stamp
+ *	verify STEP			compare each STEP-th page as a whole with what was filled
+ *	touched				compare the listed pages that `touch write` went over with zero but that byte
+ *	discard FIRST COUNT		| cpu | heap | quit
+ */
+#include "content.h"
+#include "libclient/memctl.h"
+#include "measure.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <malloc.h>
+#include <math.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static struct {
+	struct content content;
+	uint8_t *base;
+	uint32_t pages;
+	struct memctl *memctl;
+	struct memctl_lease *lease;
+	uint32_t *list;
+	size_t list_n, next;
+	uint8_t *twin;		/* plain memory beside a lease, for `resident` */
+	size_t heap_before;	/* of the library */
+} g;
+
+static void ok(void)
+{
+	printf("{\"ok\":true}\n");
+	fflush(stdout);
+}
+
+/* ---- the region ---- */
+
+static uint8_t *map_memfd(size_t bytes)
+{
+	int fd = memfd_create("bench", MFD_CLOEXEC);
+	uint8_t *m;
+
+	if (fd < 0 || ftruncate(fd, (off_t)bytes) < 0)
+		die("memfd of %zu bytes", bytes);
+	m = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (m == MAP_FAILED)
+		die("map memfd");
+	close(fd);
+	madvise(m, bytes, MADV_NOHUGEPAGE);
+	return m;
+}
+
+static void open_lease(size_t bytes, const char *name, const char *socket, const char *reservation)
+{
+	struct memctl_options options = { .struct_size = sizeof options, .socket = socket, .timeout_ms = 120000 };
+	struct memctl_vm vm = { .struct_size = sizeof vm, .name = name, .size = bytes };
+	struct memctl_error e = { 0 };
+
+	if (reservation)
+		vm.reservation = number(reservation) << 20;
+	g.heap_before = mallinfo2().uordblks;
+	if (memctl_connect(&options, &g.memctl, &e) < 0 || memctl_register(g.memctl, &vm, &e) < 0 ||
+		memctl_lease(g.memctl, 0, bytes, &g.lease, &e) < 0 || memctl_helper_start(g.memctl, &e) < 0)
+		die("lease of %zu bytes: %s: %s", bytes, e.name, e.message);
+	g.base = memctl_lease_address(g.lease);
+}
+
+static void open_region(size_t bytes, char **how)
+{
+	if (!strcmp(how[0], "lease")) {
+		open_lease(bytes, how[1], how[2], how[2] ? how[3] : NULL);
+	} else if (!strcmp(how[0], "memfd")) {
+		g.base = map_memfd(bytes);
+	} else {
+		g.base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (g.base == MAP_FAILED)
+			die("map %zu bytes", bytes);
+		madvise(g.base, bytes, MADV_NOHUGEPAGE);
+	}
+}
+
+static uint8_t *page_at(uint32_t page)
+{
+	return g.base + (size_t)page * PAGE_BYTES;
+}
+
+/* ---- lists of pages ---- */
+
+static void list_reset(void)
+{
+	free(g.list);
+	g.list = malloc((g.pages + 1) * sizeof *g.list);
+	if (!g.list)
+		die("memory for a list");
+	g.list_n = g.next = 0;
+}
+
+static void list_finish(const char *which, const char *seed)
+{
+	if (!strcmp(which, "data")) {
+		size_t n = 0;
+
+		for (size_t i = 0; i < g.list_n; i++)
+			if (!content_is_zero(&g.content, g.list[i]))
+				g.list[n++] = g.list[i];
+		g.list_n = n;
+	}
+	shuffle(g.list, g.list_n, number(seed));
+	printf("{\"pages\":%zu}\n", g.list_n);
+	fflush(stdout);
+}
+
+static void list_range(uint32_t first, uint32_t count)
+{
+	list_reset();
+	for (uint32_t i = first; i < first + count && i < g.pages; i++)
+		g.list[g.list_n++] = i;
+}
+
+static void list_file(const char *path)
+{
+	FILE *f = fopen(path, "re");
+
+	list_reset();
+	if (!f)
+		die("%s", path);
+	g.list_n = fread(g.list, sizeof *g.list, g.pages, f);
+	fclose(f);
+}
+
+static void list_absent(void)
+{
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	uint64_t words[512];
+
+	list_reset();
+	if (fd < 0)
+		die("pagemap");
+	for (uint32_t i = 0; i < g.pages; i += 512) {
+		uint32_t n = g.pages - i < 512 ? g.pages - i : 512;
+
+		if (pread(fd, words, n * 8, (off_t)(((uintptr_t)page_at(i)) / PAGE_BYTES * 8)) != (ssize_t)n * 8)
+			die("read pagemap");
+		for (uint32_t j = 0; j < n; j++)
+			if (words[j] >> 62 & 1)
+				g.list[g.list_n++] = i + j;
+	}
+	close(fd);
+}
+
+/* ---- measuring ---- */
+
+static void touch(const char *how, size_t n)
+{
+	struct samples s = { 0 };
+	char more[64];
+	size_t left = g.list_n - g.next;
+	uint64_t cpu = cpu_ns();
+
+	n = n < left ? n : left;
+	touch_timed(g.base, g.list + g.next, n, strcmp(how, "write") ? ACCESS_READ : ACCESS_WRITE, &s);
+	g.next += n;
+	snprintf(more, sizeof more, ",\"cpu_s\":%.6f", (double)(cpu_ns() - cpu) / 1e9);
+	samples_reply(&s, more);
+	free(s.v);
+}
+
+static void timed_reply(uint64_t wall, uint64_t cpu, uint64_t pages)
+{
+	printf("{\"seconds\":%.9f,\"cpu_s\":%.9f,\"pages\":%" PRIu64 "}\n", (double)(now_ns() - wall) / 1e9,
+		(double)(cpu_ns() - cpu) / 1e9, pages);
+	fflush(stdout);
+}
+
+static void fill(uint32_t first, uint32_t count)
+{
+	uint64_t wall = now_ns(), cpu = cpu_ns();
+
+	for (uint32_t i = first; i < first + count && i < g.pages; i++)
+		content_fill(&g.content, i, page_at(i));
+	timed_reply(wall, cpu, count);
+}
+
+static void sequential(uint32_t first, uint32_t count)
+{
+	uint64_t wall = now_ns(), cpu = cpu_ns();
+
+	for (uint32_t i = first; i < first + count && i < g.pages; i++)
+		*(volatile uint8_t *)(page_at(i) + TOUCH_OFFSET) = 1;
+	timed_reply(wall, cpu, count);
+}
+
+/* Reads that each wait for the one before, so that the time is the memory's and not the loop's. */
+static uint64_t random_reads(const uint8_t *base, uint64_t n, uint64_t seed)
+{
+	uint64_t before = now_ns(), x = seed;
+
+	for (uint64_t i = 0; i < n; i++) {
+		x = x * 6364136223846793005ull + 1442695040888963407ull;
+		x += *(const volatile uint8_t *)(base + (x >> 20) % ((uint64_t)g.pages * PAGE_BYTES));
+	}
+	return now_ns() - before;
+}
+
+static void resident(uint64_t accesses, uint64_t slices)
+{
+	size_t bytes = (size_t)g.pages * PAGE_BYTES;
+	uint64_t ours = 0, plain = 0;
+
+	if (!g.twin) {
+		g.twin = map_memfd(bytes);
+		for (uint32_t i = 0; i < g.pages; i++)
+			memcpy(g.twin + (size_t)i * PAGE_BYTES, page_at(i), PAGE_BYTES);
+	}
+	for (uint64_t i = 0; i < slices; i++) {
+		/* who goes first alternates: neither finds the other's cache lines more often */
+		if (i & 1)
+			plain += random_reads(g.twin, accesses / slices, i);
+		ours += random_reads(g.base, accesses / slices, i);
+		if (!(i & 1))
+			plain += random_reads(g.twin, accesses / slices, i);
+	}
+	printf("{\"ns\":%.4f,\"plain_ns\":%.4f}\n", (double)ours / (double)accesses,
+		(double)plain / (double)accesses);
+	fflush(stdout);
+}
+
+/* Rank r is touched in proportion to 1 / (r + 1)^exponent; ranks are dealt to the pages at random. */
+static void zipf(uint64_t accesses, double exponent, uint64_t seed)
+{
+	double *sum = malloc(g.pages * sizeof *sum);
+	uint32_t *page = malloc(g.pages * sizeof *page);
+	uint64_t wrong = 0, wall;
+
+	if (!sum || !page)
+		die("memory for a zipf load");
+	for (uint32_t i = 0; i < g.pages; i++) {
+		page[i] = i;
+		sum[i] = (i ? sum[i - 1] : 0) + pow(i + 1, -exponent);
+	}
+	shuffle(page, g.pages, 4711);
+	wall = now_ns();
+	for (uint64_t i = 0; i < accesses; i++) {
+		double x = (double)(chance(&seed) >> 11) / 0x1p53 * sum[g.pages - 1];
+		uint32_t low = 0, high = g.pages - 1;
+
+		while (low < high) {
+			uint32_t middle = (low + high) / 2;
+
+			if (sum[middle] < x)
+				low = middle + 1;
+			else
+				high = middle;
+		}
+		wrong += !content_stamped(&g.content, page[low], page_at(page[low]));
+	}
+	printf("{\"seconds\":%.6f,\"wrong\":%" PRIu64 "}\n", (double)(now_ns() - wall) / 1e9, wrong);
+	fflush(stdout);
+	free(sum);
+	free(page);
+}
+
+/* ---- checking ---- */
+
+static void checked_reply(uint64_t pages, uint64_t wrong)
+{
+	printf("{\"pages\":%" PRIu64 ",\"wrong\":%" PRIu64 "}\n", pages, wrong);
+	fflush(stdout);
+}
+
+static void verify(uint32_t step)
+{
+	uint8_t expected[PAGE_BYTES];
+	uint64_t n = 0, wrong = 0;
+
+	for (uint32_t i = 0; i < g.pages; i += step, n++) {
+		content_fill(&g.content, i, expected);
+		wrong += memcmp(expected, page_at(i), PAGE_BYTES) != 0;
+	}
+	checked_reply(n, wrong);
+}
+
+static void verify_touched(void)
+{
+	uint8_t expected[PAGE_BYTES] = { [TOUCH_OFFSET] = 1 };
+	uint64_t wrong = 0;
+
+	for (size_t i = 0; i < g.next; i++)
+		wrong += memcmp(expected, page_at(g.list[i]), PAGE_BYTES) != 0;
+	checked_reply(g.next, wrong);
+}
+
+static void discard(uint32_t first, uint32_t count)
+{
+	struct memctl_error e = { 0 };
+	size_t offset = (size_t)first * PAGE_BYTES, bytes = (size_t)count * PAGE_BYTES;
+
+	if (g.lease ? memctl_discard(g.lease, offset, bytes, &e) < 0 :
+		      madvise(g.base + offset, bytes, MADV_REMOVE) < 0 &&
+				madvise(g.base + offset, bytes, MADV_DONTNEED) < 0)
+		die("discard: %s", e.message);
+	ok();
+}
+
+static int command(unsigned n, char **w)
+{
+	if (!strcmp(w[0], "fill") && n == 3) {
+		fill((uint32_t)number(w[1]), (uint32_t)number(w[2]));
+	} else if (!strcmp(w[0], "list") && n == 5) {
+		list_range((uint32_t)number(w[1]), (uint32_t)number(w[2]));
+		list_finish(w[3], w[4]);
+	} else if (!strcmp(w[0], "file") && n == 4) {
+		list_file(w[1]);
+		list_finish(w[2], w[3]);
+	} else if (!strcmp(w[0], "absent") && n == 3) {
+		list_absent();
+		list_finish(w[1], w[2]);
+	} else if (!strcmp(w[0], "touch") && n == 3) {
+		touch(w[1], number(w[2]));
+	} else if (!strcmp(w[0], "sequential") && n == 3) {
+		sequential((uint32_t)number(w[1]), (uint32_t)number(w[2]));
+	} else if (!strcmp(w[0], "resident") && n == 3) {
+		resident(number(w[1]), number(w[2]));
+	} else if (!strcmp(w[0], "zipf") && n == 4) {
+		zipf(number(w[1]), (double)number(w[2]) / 100, number(w[3]));
+	} else if (!strcmp(w[0], "verify") && n == 2) {
+		verify((uint32_t)number(w[1]));
+	} else if (!strcmp(w[0], "touched") && n == 1) {
+		verify_touched();
+	} else if (!strcmp(w[0], "discard") && n == 3) {
+		discard((uint32_t)number(w[1]), (uint32_t)number(w[2]));
+	} else if (!strcmp(w[0], "cpu") && n == 1) {
+		printf("{\"cpu_s\":%.9f}\n", (double)cpu_ns() / 1e9);
+		fflush(stdout);
+	} else if (!strcmp(w[0], "heap") && n == 1) {
+		printf("{\"bytes\":%zu}\n", mallinfo2().uordblks - g.heap_before);
+		fflush(stdout);
+	} else {
+		if (strcmp(w[0], "quit"))
+			die("unknown command %s with %u words", w[0], n);
+		return 0;
+	}
+	return 1;
+}
+
+int main(int argc, char **argv)
+{
+	char line[512], *words[WORDS_MAX];
+	unsigned n;
+
+	if (argc < 5)
+		die("usage: guest CORPUS GUEST MIB lease NAME [SOCKET [RESERVATION_MIB]] | memfd | anon");
+	follow_parent();
+	g.pages = (uint32_t)(number(argv[3]) << 20 >> 12);
+	if (strcmp(argv[1], "-"))
+		content_open(&g.content, argv[1], (uint32_t)number(argv[2]), g.pages);
+	open_region((size_t)g.pages * PAGE_BYTES, argv + 4);
+	printf("{\"ok\":true,\"faults\":\"%s\"}\n",
+		g.memctl ? memctl_fault_handling_name(memctl_fault_handling(g.memctl)) : "plain");
+	fflush(stdout);
+	while ((n = command_read(line, sizeof line, words)) && command(n, words))
+		;
+	if (g.lease)
+		memctl_release(g.lease, NULL);
+	memctl_free(g.memctl);
+	return 0;
+}

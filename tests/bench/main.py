@@ -1,0 +1,64 @@
+"""tests/bench/run NAME [--json] [--rounds N] [--set SETTING=VALUE]...
+
+Benchmarks: fault, reclaim, overhead; sweep (zstd levels).  See README.md beside this file.  JSON goes to stdout,
+everything else to stderr.  Exit status: 0 measured, even if a target is missed; 1 a byte was wrong; 2 it could
+not be measured; 16 usage.
+"""
+import argparse
+import json
+import os
+import subprocess
+import sys
+
+sys.dont_write_bytecode = True
+
+import bench  # noqa: E402
+import fault  # noqa: E402
+import lib.daemon  # noqa: E402
+import overhead  # noqa: E402
+import reclaim  # noqa: E402
+from host import Host, log  # noqa: E402
+
+BENCHMARKS = {"fault": fault.measure, "reclaim": reclaim.measure, "overhead": overhead.measure,
+              "sweep": reclaim.sweep}
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        self.print_usage(sys.stderr)
+        self.exit(16, f"{self.prog}: {message}\n")
+
+
+def main():
+    parser = Parser(prog="tests/bench/run", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("name", choices=BENCHMARKS)
+    parser.add_argument("--json", action="store_true", help="print the results as JSON on stdout")
+    parser.add_argument("--rounds", type=int, default=bench.ROUNDS, help=f"default {bench.ROUNDS}")
+    parser.add_argument("--set", action="append", default=[], metavar="SETTING=VALUE", help="a setting of memctld")
+    arguments = parser.parse_args()
+    if os.geteuid():
+        parser.error("needs root: it pins threads and, for reclaim, sets up swap and cgroups")
+    if any("=" not in s for s in arguments.set) or arguments.rounds < 1:
+        parser.error("--set takes SETTING=VALUE, --rounds a number above 0")
+    results = bench.Results(arguments.name)
+    try:
+        bench.build()
+        with bench.alone():
+            with Host() as host:
+                host.quiet()
+                BENCHMARKS[arguments.name](bench.Setting(host, arguments), results)
+    except bench.Wrong as e:
+        log(f"WRONG: {e}")
+        return 1
+    except (RuntimeError, lib.daemon.Failed, OSError, subprocess.CalledProcessError) as e:
+        log(f"{arguments.name} could not be measured: {e}")
+        return 2
+    results.show()
+    if arguments.json:
+        json.dump(results.as_json(), sys.stdout, indent=1)
+        print()
+    return 2 if results.empty() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
