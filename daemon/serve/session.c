@@ -1,0 +1,383 @@
+#include "serve/internal.h"
+
+#include "base/log.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* So many calls may wait behind one that takes long; then the peer's bytes stay in the kernel. */
+#define WAITING_MAX 64
+
+struct chunk {
+	struct list link;
+	char *text;
+	size_t length, sent;	/* length counts the NUL */
+	int fds[WIRE_FDS_MAX];
+	unsigned n_fds;
+};
+
+static void pump(struct session *s);
+
+static void chunk_free(struct chunk *k)
+{
+	list_remove(&k->link);
+	for (unsigned i = 0; i < k->n_fds; i++)
+		close(k->fds[i]);
+	free(k->text);
+	free(k);
+}
+
+static void call_free(struct call *c)
+{
+	list_remove(&c->link);
+	wire_message_fini(&c->message);
+	body_fini(&c->body);
+	free(c);
+}
+
+static void torn_down(struct post *p)
+{
+	session_free(container_of(p, struct session, post));
+}
+
+void session_close(struct session *s)
+{
+	if (s->dead)
+		return;
+	s->dead = true;
+	loop_post(s->server->loop, &s->post, torn_down);
+}
+
+void session_free(struct session *s)
+{
+	/* reached by server_free with a post under way: the loop must not meet it again */
+	s->dead = true;
+	watch_free(s->watch);
+	s->watch = NULL;
+	close(s->fd);
+	list_remove(&s->link);
+	if (s->current)
+		s->current->session = NULL;
+	s->current = NULL;
+	while (!list_empty(&s->waiting))
+		call_free(container_of(s->waiting.next, struct call, link));
+	while (!list_empty(&s->out))
+		chunk_free(container_of(s->out.next, struct chunk, link));
+	wire_in_fini(&s->in);
+	s->server->events.closed(s, s->server->events.userdata);
+	free(s);
+}
+
+/* What we want to hear of: closing always; bytes unless enough calls wait; room if replies wait. */
+static void watch_again(struct session *s)
+{
+	unsigned events = LOOP_CLOSED;
+
+	if (s->dead)
+		return;
+	if (!s->deaf && !s->draining && s->n_waiting < WAITING_MAX)
+		events |= LOOP_READ;
+	if (!list_empty(&s->out))
+		events |= LOOP_WRITE;
+	if (events == s->watched)
+		return;
+	if (watch_set(s->watch, events) < 0)
+		session_close(s);
+	s->watched = events;
+}
+
+static void flush(struct session *s)
+{
+	while (!s->dead && !list_empty(&s->out)) {
+		struct chunk *k = container_of(s->out.next, struct chunk, link);
+		int n = wire_send_some(s->fd, k->text + k->sent, k->length - k->sent, k->fds, k->sent ? 0 : k->n_fds);
+
+		if (n == -EAGAIN)
+			break;
+		if (n < 0) {
+			session_close(s);
+			return;
+		}
+		k->sent += (size_t)n;
+		s->out_bytes -= (size_t)n;
+		if (k->sent == k->length)
+			chunk_free(k);
+	}
+	if (s->draining && list_empty(&s->out))
+		session_close(s);
+}
+
+/* Takes text and descriptors. */
+static void send_text(struct session *s, char *text, size_t length, const int *fds, unsigned n_fds)
+{
+	struct chunk *k = calloc(1, sizeof *k);
+
+	if (!k || s->dead || s->out_bytes + length + 1 > s->server->config.output_max_bytes) {
+		if (k && !s->dead)
+			log_notice("session of pid %d: disconnected, it does not read its replies (%zu bytes wait)",
+				(int)s->peer.pid, s->out_bytes);
+		for (unsigned i = 0; i < n_fds; i++)
+			close(fds[i]);
+		free(text);
+		free(k);
+		session_close(s);
+		return;
+	}
+	k->text = text;
+	k->length = length + 1;
+	k->n_fds = n_fds;
+	if (n_fds > 0)
+		memcpy(k->fds, fds, n_fds * sizeof *fds);
+	list_append(&s->out, &k->link);
+	s->out_bytes += k->length;
+	flush(s);
+	watch_again(s);
+}
+
+/* Ends a call with text (NULL: memory ran out), which is taken. */
+static void answer(struct call *c, char *text, size_t length, const int *fds, unsigned n_fds)
+{
+	struct session *s = c->session;
+
+	if (s && !c->body.oneway && text) {
+		send_text(s, text, length, fds, n_fds);
+	} else {
+		for (unsigned i = 0; i < n_fds; i++)
+			close(fds[i]);
+		free(text);
+		if (s && !c->body.oneway)
+			session_close(s);
+	}
+	if (s && c->bad.id != WIRE_ERROR_NONE) {
+		s->draining = true;
+		flush(s);
+	}
+	if (s && s->current == c)
+		s->current = NULL;
+	call_free(c);
+	if (s)
+		pump(s);
+}
+
+void call_reply(struct call *c, const struct op *op, const void *out, const int *fds, unsigned n_fds)
+{
+	char *text = NULL;
+	size_t length = 0;
+
+	body_write_reply(&text, &length, op, out, false);
+	answer(c, text, length, fds, n_fds);
+}
+
+void call_reply_raw(struct call *c, const char *parameters)
+{
+	char *text = NULL;
+	size_t length = 0;
+
+	body_write_reply_raw(&text, &length, parameters);
+	answer(c, text, length, NULL, 0);
+}
+
+void call_fail(struct call *c, const struct wire_error *e)
+{
+	char *text = NULL;
+	size_t length = 0;
+
+	body_write_error(&text, &length, e);
+	answer(c, text, length, NULL, 0);
+}
+
+void call_done(struct call *c)
+{
+	assert(c->body.oneway || !c->session);
+	answer(c, NULL, 0, NULL, 0);
+}
+
+void call_continue(struct call *c, const struct op *op, const void *out)
+{
+	char *text = NULL;
+	size_t length = 0;
+
+	if (!c->session)
+		return;
+	if (body_write_reply(&text, &length, op, out, true) < 0)
+		session_close(c->session);
+	else
+		send_text(c->session, text, length, NULL, 0);
+}
+
+/* Hand out calls as long as the one before has been answered. */
+static void pump(struct session *s)
+{
+	if (s->pumping)
+		return;
+	s->pumping = true;
+	while (!s->dead && !s->draining && !s->current && !list_empty(&s->waiting)) {
+		struct call *c = container_of(s->waiting.next, struct call, link);
+
+		list_remove(&c->link);
+		s->n_waiting--;
+		s->current = c;
+		if (c->bad.id != WIRE_ERROR_NONE) {
+			call_fail(c, &c->bad);
+		} else if (s->refusal != WIRE_ERROR_NONE) {
+			struct wire_error e = { 0 };
+
+			wire_error_set(&e, s->refusal, NULL);
+			call_fail(c, &e);
+		} else {
+			s->server->events.call(c, s->server->events.userdata);
+		}
+	}
+	s->pumping = false;
+	watch_again(s);
+}
+
+static struct call *call_new(struct session *s)
+{
+	struct call *c = calloc(1, sizeof *c);
+
+	if (!c) {
+		session_close(s);
+		return NULL;
+	}
+	list_init(&c->link);
+	c->session = s;
+	c->message = (struct wire_message)WIRE_MESSAGE_NULL;
+	return c;
+}
+
+static void enqueue(struct session *s, struct call *c)
+{
+	list_append(&s->waiting, &c->link);
+	s->n_waiting++;
+}
+
+/* A bad message is answered in its turn, and then that is the end of the session. */
+static void enqueue_bad(struct session *s, const char *why)
+{
+	struct call *c = call_new(s);
+
+	if (!c)
+		return;
+	wire_error_set(&c->bad, WIRE_ERROR_InvalidParameter, "%s", why);
+	enqueue(s, c);
+}
+
+static void take_message(struct session *s, struct wire_message *m)
+{
+	struct body_fault fault = { 0 };
+	struct call *c;
+	int r;
+
+	c = call_new(s);
+	if (!c) {
+		wire_message_fini(m);
+		return;
+	}
+	r = body_parse(&c->body, m->text, m->length, &fault);
+	c->message = *m;
+	c->message.text = NULL;
+	if (r == -ENOMEM) {
+		call_free(c);
+		session_close(s);
+		return;
+	}
+	if (r == 0 && !c->body.method)
+		snprintf(fault.text, sizeof fault.text, "A call needs a \"method\".");
+	if (r < 0 || !c->body.method) {
+		wire_error_set(&c->bad, WIRE_ERROR_InvalidParameter, "%s", fault.text);
+		snprintf(c->bad.field, sizeof c->bad.field, "%s", fault.field);
+		/* a bad message is answered even if it asks not to be */
+		c->body.oneway = false;
+	} else if (c->body.oneway && s->refusal == WIRE_ERROR_NONE &&
+		s->server->events.urgent(c, s->server->events.userdata)) {
+		s->server->events.call(c, s->server->events.userdata);
+		return;
+	}
+	enqueue(s, c);
+}
+
+static void read_some(struct session *s)
+{
+	struct wire_message m;
+	int r, got;
+
+	got = wire_in_fill(&s->in, s->fd);
+	if (got == -EAGAIN)
+		return;
+	while (!s->dead && (r = wire_in_next(&s->in, &m)) != 0) {
+		if (r < 0) {
+			got = r;
+			break;
+		}
+		take_message(s, &m);
+	}
+	if (got == -EMSGSIZE) {
+		s->deaf = true;
+		enqueue_bad(s, "The message is longer than 256 KiB.");
+		pump(s);
+		return;
+	}
+	pump(s);
+	if (got <= 0)
+		session_close(s);
+}
+
+static void session_ready(unsigned events, void *userdata)
+{
+	struct session *s = userdata;
+
+	if (s->dead)
+		return;
+	if (events & LOOP_WRITE)
+		flush(s);
+	if (events & LOOP_READ && !s->deaf && !s->draining)
+		read_some(s);
+	else if (events & LOOP_CLOSED)
+		session_close(s);
+	watch_again(s);
+}
+
+int session_new(struct server *server, int fd, const struct session_peer *peer, enum wire_error_id refusal)
+{
+	struct session *s = calloc(1, sizeof *s);
+	int r;
+
+	if (!s)
+		return -ENOMEM;
+	s->server = server;
+	s->fd = fd;
+	s->peer = *peer;
+	s->refusal = refusal;
+	list_init(&s->link);
+	list_init(&s->waiting);
+	list_init(&s->out);
+	wire_in_init(&s->in, WIRE_CALL_MAX);
+	s->watched = LOOP_READ | LOOP_CLOSED;
+	r = loop_watch(server->loop, fd, s->watched, session_ready, s, &s->watch);
+	if (r < 0) {
+		free(s);
+		return r;
+	}
+	list_append(&server->sessions, &s->link);
+	return 0;
+}
+
+const struct session_peer *session_peer(const struct session *s)
+{
+	return &s->peer;
+}
+
+void session_set_userdata(struct session *s, void *userdata)
+{
+	s->userdata = userdata;
+}
+
+void *session_userdata(const struct session *s)
+{
+	return s->userdata;
+}

@@ -1,0 +1,81 @@
+/* Sessions: who speaks to the daemon, in which order they are answered, and when they are gone.
+ *
+ * A server listens on a Unix socket; each connection is a session of a peer (SO_PEERCRED).  A session's messages become
+ * calls, which the owner of the server handles one after the other: the next call of a session is handed out when the
+ * one before was answered, so replies come in call order and a call that takes long blocks its own connection only.
+ * Urgent oneway calls (answers to orders) overtake.
+ *
+ * Limits, all per session: calls that wait (then it is not read from any more), bytes of replies that the peer does
+ * not take (then it is disconnected: nobody waits for a slow reader).  Per user: sessions.
+ *
+ * All of it lives on the loop's thread.  A session is torn down at the top of the loop, never inside a call
+ * handler: a handler may go on using its session and its call until it returns. */
+#pragma once
+
+#include "base/list.h"
+#include "proto/body.h"
+#include "proto/wire.h"
+#include "serve/loop.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct server;
+struct session;
+
+struct session_peer {
+	pid_t pid;
+	uid_t uid;
+	gid_t gid;
+};
+
+/* A call: belongs to its handler until call_reply*, call_fail, or (oneway) call_done; exactly one of them
+ * must come, at any time, also after the session went. */
+struct call {
+	struct list link;		/* while it waits */
+	struct session *session;	/* NULL: the peer is gone; what is answered goes nowhere */
+	struct body body;
+	struct wire_message message;	/* its descriptors; the text is gone */
+	struct wire_error bad;		/* id != NONE: the message itself was bad; answered, then disconnected */
+	void *userdata;			/* the handler's */
+};
+
+struct server_config {
+	const char *path;		/* of the socket; an old socket file there is replaced */
+	mode_t mode;
+	gid_t group;			/* (gid_t)-1: as it comes */
+	unsigned sessions_per_uid;
+	size_t output_max_bytes;
+};
+
+struct server_events {
+	/* May this peer be here at all?  WIRE_ERROR_NONE: yes; otherwise every call is answered with that error. */
+	enum wire_error_id (*admit)(const struct session_peer *peer, int fd, void *userdata);
+	/* Whether a oneway call overtakes those that wait; it is handled and ended inside `call`. */
+	bool (*urgent)(const struct call *c, void *userdata);
+	void (*call)(struct call *c, void *userdata);
+	/* The peer is gone.  Its calls have session NULL now. */
+	void (*closed)(struct session *s, void *userdata);
+	void *userdata;
+};
+
+/* `path` and the events are copied.  -EADDRINUSE: somebody listens there. */
+int server_new(struct server **ret, struct loop *l, const struct server_config *c, const struct server_events *e);
+/* Closes every session (`closed` is called for each) and removes the socket file.  NULL is fine. */
+void server_free(struct server *s);
+unsigned server_sessions(const struct server *s);
+
+const struct session_peer *session_peer(const struct session *s);
+void session_set_userdata(struct session *s, void *userdata);
+void *session_userdata(const struct session *s);
+/* Disconnect, as if the peer had; takes effect at the next turn of the loop. */
+void session_close(struct session *s);
+
+/* Answers.  Each ends the call, except call_continue (a call with "more").  Descriptors are duplicated by the
+ * kernel at sending; those given here are taken and closed when sent, in any case. */
+void call_reply(struct call *c, const struct op *op, const void *out, const int *fds, unsigned n_fds);
+void call_reply_raw(struct call *c, const char *parameters);
+void call_fail(struct call *c, const struct wire_error *e);
+void call_done(struct call *c);
+void call_continue(struct call *c, const struct op *op, const void *out);

@@ -1,0 +1,5 @@
+#include "proto/contract.h"
+
+const char contract_text[] =
+#include "contract.inc"
+	;
