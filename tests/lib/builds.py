@@ -35,7 +35,7 @@ def _run(command, env=None):
 
 def _first_error(text):
     for line in text.splitlines():
-        if "error" in line.lower() or "FAILED" in line:
+        if "error:" in line.lower():
             return line.strip()[:300]
     return text.strip().splitlines()[-1][:300] if text.strip() else "no output"
 
