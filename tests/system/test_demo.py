@@ -1,0 +1,90 @@
+#!/usr/bin/python3
+"""packaging/demo in its small form: guest code, real files, an arena too small for them."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from lib.check import check, check_eq, main, skip  # noqa: E402
+from lib.daemon import TREE, build_dir  # noqa: E402
+
+
+def start(*args, **more):
+    if not os.path.exists(os.path.join(build_dir(), "packaging", "demo.d", "demo-emulator")):
+        skip("built without Unicorn")
+    return subprocess.Popen([os.path.join(TREE, "packaging", "demo"), "--build", build_dir(), "--small", *args],
+                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, **more)
+
+
+def temporary_directories(top):
+    return [n for n in os.listdir(top) if n.startswith("memctl-demo-")]
+
+
+def test_demo_every_byte_is_right():
+    with tempfile.TemporaryDirectory() as d:
+        out = os.path.join(d, "out.json")
+        demo = start("--json", out)
+        text = demo.communicate()[0]
+        check_eq(demo.returncode, 0, "exit status; it said %s" % text[-1500:])
+        with open(out) as f:
+            numbers = json.load(f)
+    check_eq(numbers["wrong_pages"], 0, "wrong pages")
+    check(numbers["verified_pages"] > 4 * 10240, "every page of every guest is verified")
+    check("verified %d pages, 0 wrong" % numbers["verified_pages"] in text, "it says so")
+    check(numbers["arena_peak_bytes"] <= numbers["arena_bytes"], "the arena is a wall")
+    check_eq(numbers["leased_bytes"], numbers["arena_bytes"] * 5 // 2, "leased")
+    check(numbers["compressed_bytes"] > 0 and numbers["swapped_bytes"] > 0, "compressed and swapped")
+    check_eq(len(numbers["vms"]), 4, "VMs")
+
+
+test_demo_every_byte_is_right.seconds = 240
+
+
+def test_demo_finds_a_flipped_bit():
+    demo = start("--rounds", "1", "--twin", "flip")
+    text = demo.communicate()[0]
+    check_eq(demo.returncode, 1, "exit status; it said %s" % text[-1500:])
+    check("verified" in text and ", 0 wrong" not in text.splitlines()[-1], "it counts the page")
+
+
+test_demo_finds_a_flipped_bit.seconds = 240
+
+
+def test_demo_runs_as_an_ordinary_user():
+    if os.geteuid() != 0:
+        skip("every other scenario does so already")
+    reachable = subprocess.run(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "test", "-x",
+                                os.path.join(TREE, "packaging", "demo"), "-a", "-x", build_dir()], check=False)
+    if reachable.returncode:
+        skip("other users may not look into this tree")
+    demo = start("--rounds", "1", user=65534, group=65534, extra_groups=[])
+    text = demo.communicate()[0]
+    check_eq(demo.returncode, 0, "exit status; it said %s" % text[-1500:])
+    check(", 0 wrong" in text.splitlines()[-1], "no wrong page")
+
+
+test_demo_runs_as_an_ordinary_user.seconds = 240
+
+
+def test_demo_cleans_up_on_a_signal():
+    with tempfile.TemporaryDirectory() as top:
+        os.chmod(top, 0o755)
+        demo = start(env=dict(os.environ, TMPDIR=top))
+        for line in demo.stdout:
+            if line.startswith("4 emulators"):
+                break
+        time.sleep(1)
+        demo.send_signal(signal.SIGTERM)
+        demo.communicate(timeout=30)
+        check_eq(demo.returncode, 128 + signal.SIGTERM, "exit status")
+        check_eq(temporary_directories(top), [], "temporary directories left")
+
+
+test_demo_cleans_up_on_a_signal.seconds = 120
+
+if __name__ == "__main__":
+    main(globals())
