@@ -2,9 +2,10 @@
  *
  *	cc unicorn.c $(pkg-config --cflags --libs memctl unicorn) && ./a.out
  *
- * The only difference to an emulator without memctl is where `ram` comes from: memctl_lease() instead of
- * mmap(), and memctl_read_into() instead of read() to load files.  Unicorn reaches guest memory from user mode
- * only, so no privilege is needed.  The guest here fills 64 MiB with numbers, one a page, and adds them up. */
+ * The only difference to an emulator without memctl is where guest memory comes from: memctl_lease() instead
+ * of mmap(), and memctl_read_into() instead of read() to load files.  Unicorn reaches guest memory from user
+ * mode only, so no privilege is needed.  The guest here writes a number into each page of 64 MiB, and adds
+ * them up. */
 #include <memctl.h>
 #include <unicorn/unicorn.h>
 

@@ -232,6 +232,8 @@ class Demo:
     # -- the run
 
     def run(self):
+        if self.options.json and os.path.exists(self.options.json):
+            os.unlink(self.options.json)
         check_userfaultfd()
         self.make_directory()
         say("Choosing files of this machine")
@@ -249,9 +251,14 @@ class Demo:
         waiting = list(self.vms)
         while waiting:
             time.sleep(0.25)
-            waiting = [vm for vm in waiting if vm.read()]
+            ended = [vm for vm in waiting if not vm.read()]
+            waiting = [vm for vm in waiting if vm not in ended]
             if self.daemon.poll() is not None:
                 raise Failed(self.daemon_end())
+            for vm in ended:
+                if not vm.complete:
+                    raise Failed("%s did not come to its end: %d pages verified, %d wrong" % (
+                        vm.name, vm.verified, vm.wrong))
             now = self.look()
             self.show(now, at_end=not waiting)
         return self.judge()
@@ -259,12 +266,6 @@ class Demo:
     def judge(self):
         for vm in self.vms:
             vm.oracle.wait()
-        for vm in self.vms:
-            if not vm.complete:
-                # an emulator that failed has said why; one that still lives only lost its oracle
-                vm.emulator.stdin.close()
-                raise Failed("%s did not come to its end: %d pages verified, %d wrong" % (
-                    vm.name, vm.verified, vm.wrong), vm.wrong)
             vm.numbers = call(self.socket(), "ShowVm", {"vm": vm.name})["vm"]
         audit = call(self.socket(), "Audit", {"vm": ""})
         self.look()
