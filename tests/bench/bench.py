@@ -193,9 +193,9 @@ class Daemon(lib.daemon.Daemon):
     def vm(self, name):
         return self.call("ShowVm", vm=name)["vm"]
 
-    def setting(self, name):
-        """What it runs with."""
-        return self.call("ShowConfig")["settings"][name]["value"]
+    def setting(self, name, key="value"):
+        """What it runs with, or by default would."""
+        return next(str(s[key]) for s in self.call("ShowConfig")["settings"] if s["name"] == name)
 
     def tune(self, setting, value):
         self.call("Tune", setting=setting, value=str(value))

@@ -6,8 +6,8 @@
  *	25 % unique
  *
  * Content that is not zero is 50 % executables, 30 % text (both taken from the corpus, real files of this
- * machine), 10 % heap-like words and 10 % random bytes; an 8 byte stamp in each page makes pages equal only where
- * the mix says so, and lets a reader check a page by one word. */
+ * machine), 10 % heap-like words and 10 % random bytes; an 8 byte stamp in each page makes pages equal only
+ * where the mix says so, and lets a reader check a page by one word. */
 #pragma once
 
 #include <stdbool.h>

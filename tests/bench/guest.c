@@ -1,6 +1,6 @@
-/* The guest of a benchmark: a region of memory that is filled, touched and checked at command.  The region is a
- * lease of memctld, a plain memfd or anonymous memory; everything else is the same code, so that both sides of a
- * comparison do the same.
+/* The guest of a benchmark: a region of memory that is filled, touched and checked at command.  The region is
+ * a lease of memctld, a plain memfd or anonymous memory; everything else is the same code, so that both sides of
+ * a comparison do the same.
  *
  *	guest CORPUS GUEST MIB lease NAME [SOCKET [RESERVATION_MIB]]  |  memfd  |  anon
  *
@@ -11,10 +11,10 @@
  *	absent any|data SEED		take the pages that are not mapped but swapped (anon)
  *	touch read|write N		time N accesses to the next pages of the list
  *	sequential FIRST COUNT		write one byte a page, in order; wall and CPU time
- *	resident ACCESSES SLICES	random reads of the region and, in turns, of a plain memfd of the same size
+ *	resident ACCESSES SLICES	random reads of the region and, in turns, of a plain memfd of its size
  *	zipf ACCESSES EXPONENT/100 SEED	accesses by rank; each page is checked by its stamp
  *	verify STEP			compare each STEP-th page as a whole with what was filled
- *	touched				compare the listed pages that `touch write` went over with zero but that byte
+ *	touched				after `touch write` of fresh pages: are they zero but for that byte?
  *	discard FIRST COUNT		| cpu | heap | quit
  */
 #include "content.h"
@@ -153,7 +153,7 @@ static void list_absent(void)
 	for (uint32_t i = 0; i < g.pages; i += 512) {
 		uint32_t n = g.pages - i < 512 ? g.pages - i : 512;
 
-		if (pread(fd, words, n * 8, (off_t)(((uintptr_t)page_at(i)) / PAGE_BYTES * 8)) != (ssize_t)n * 8)
+		if (pread(fd, words, n * 8, (off_t)((uintptr_t)page_at(i) / PAGE_BYTES * 8)) != (ssize_t)n * 8)
 			die("read pagemap");
 		for (uint32_t j = 0; j < n; j++)
 			if (words[j] >> 62 & 1)

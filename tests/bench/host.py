@@ -26,7 +26,10 @@ def chosen(path):
 
 
 class Host:
-    """Undoes, in reverse order, everything that was done through it: at the end, on errors, on signals."""
+    """Undoes, in reverse order, everything that was done through it: at the end, on errors, on signals.
+
+    Undoing is arranged before doing, and does no harm to what was not done: a signal may come in between.
+    """
 
     def __enter__(self):
         self._undo = contextlib.ExitStack()
@@ -64,8 +67,8 @@ class Host:
     def set(self, path, value):
         before = chosen(path)
         if before != value:
-            write(path, value)
             self.at_exit(write, path, before)
+            write(path, value)
 
     def quiet(self):
         """Nobody merges pages or makes huge shared ones while we measure."""
@@ -85,8 +88,12 @@ class Host:
         return path
 
     def swap_on(self, path):
+        def off():
+            if path in read("/proc/swaps"):
+                subprocess.run(["swapoff", path], check=True, stdout=sys.stderr)
+
+        self.at_exit(off)
         subprocess.run(["swapon", "-p", "100", path], check=True, stdout=sys.stderr)
-        self.at_exit(lambda: subprocess.run(["swapoff", path], check=True, stdout=sys.stderr))
 
     def memory_cgroup(self, name):
         return Cgroup(self, name)
@@ -108,14 +115,16 @@ class Cgroup:
             if "memory" not in read(f"{top}/cgroup.controllers").split():
                 raise FileNotFoundError("no memory controller, neither cgroup v1 nor v2")
             if "memory" not in read(f"{top}/cgroup.subtree_control").split():
-                write(f"{top}/cgroup.subtree_control", "+memory")
                 host.at_exit(write, f"{top}/cgroup.subtree_control", "-memory")
+                write(f"{top}/cgroup.subtree_control", "+memory")
         self.path = f"{top}/{name}"
-        os.mkdir(self.path)
         host.at_exit(self._remove)
+        os.mkdir(self.path)
 
     def _remove(self):
         for _ in range(100):
+            if not os.path.exists(self.path):
+                return
             try:
                 os.rmdir(self.path)
                 return

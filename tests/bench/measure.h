@@ -1,5 +1,5 @@
-/* Time, samples and the line protocol of the benchmark programs: one command a line on stdin, one JSON object a
- * line on stdout; anything else goes to stderr. */
+/* Time, samples and the line protocol of the benchmark programs: one command a line on stdin, one JSON object
+ * a line on stdout; anything else goes to stderr. */
 #pragma once
 
 #include <stddef.h>
@@ -22,7 +22,8 @@ struct samples {
 	size_t n, cap;
 };
 void samples_add(struct samples *s, double us);
-/* Prints {"n":..,"mean":..,"p50":..,"p90":..,"p99":..,"max":..<more>} and empties s; `more` begins with a comma. */
+/* Prints {"n":..,"mean":..,"p50":..,"p90":..,"p99":..,"max":..<more>} and empties s; `more` is empty or
+ * begins with a comma. */
 void samples_reply(struct samples *s, const char *more);
 
 enum access { ACCESS_READ, ACCESS_WRITE };

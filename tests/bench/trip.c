@@ -1,7 +1,7 @@
 /* The bare userfaultfd round trip: what a fault costs when the handler has nothing to decide.
  *
- * A client process faults on a MAP_SHARED memfd that is registered MISSING; a handler in another process, on the
- * same core, reads the event by a blocking read and fills the page by UFFDIO_COPY into the client.  With
+ * A client process faults on a MAP_SHARED memfd that is registered MISSING; a handler in another process, on
+ * the same core, reads the event by a blocking read and fills the page by UFFDIO_COPY into the client.  With
  * `zstd LEVEL` the handler decompresses the page first, from compressed pages that lie one after the other.
  *
  *	trip CORPUS CPU		commands: zero N | zstd N LEVEL | quit */
