@@ -1,0 +1,155 @@
+#include "cli/cli.h"
+#include "cli/units.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <memctl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void cli_error(const char *fmt, ...)
+{
+	va_list ap;
+
+	fputs("memctl: ", stderr);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+}
+
+static int exit_code(int r, const struct memctl_error *e)
+{
+	if (!strcmp(e->name, "org.memctl.Unreachable"))
+		return EXIT_UNREACHABLE;
+	if (!strcmp(e->name, "org.memctl.InvalidValue") || !strcmp(e->name, "org.memctl.InvalidSize") ||
+		!strcmp(e->name, "org.memctl.InvalidName"))
+		return EXIT_USAGE;
+	switch (-r) {
+	case ENOMEM:
+	case ENOSPC:
+		return EXIT_NO_MEMORY;
+	case ENOENT:
+		return EXIT_NOT_FOUND;
+	case EACCES:
+	case EPERM:
+		return EXIT_PERMISSION;
+	case ETIMEDOUT:
+		return EXIT_TIMEOUT;
+	default:
+		return EXIT_SYSTEM;
+	}
+}
+
+static int connect_once(struct cli *c, struct memctl_error *e)
+{
+	struct memctl_options o = { .struct_size = sizeof o, .socket = c->socket, .timeout_ms = c->timeout_ms };
+
+	return c->m ? 0 : memctl_connect(&o, &c->m, e);
+}
+
+int cli_ask(struct cli *c, const char *method, const char *const pairs[][2], struct value **ret)
+{
+	struct memctl_error e = { 0 };
+	char *parameters = NULL, *reply = NULL;
+	int r;
+
+	if (pairs) {
+		parameters = value_parameters(pairs);
+		if (!parameters) {
+			cli_error("out of memory");
+			return EXIT_SYSTEM;
+		}
+	}
+	r = connect_once(c, &e);
+	if (!r)
+		r = memctl_call(c->m, method, parameters, &reply, &e);
+	free(parameters);
+	if (r < 0) {
+		cli_error("%s", e.message);
+		return exit_code(r, &e);
+	}
+	*ret = value_open(reply);
+	free(reply);
+	if (!*ret) {
+		cli_error("memctld's reply to %s cannot be understood", method);
+		return EXIT_SYSTEM;
+	}
+	return EXIT_OK;
+}
+
+int cli_print_json(const struct value *reply)
+{
+	if (value_print_reply(stdout, reply) < 0) {
+		cli_error("cannot write the reply");
+		return EXIT_SYSTEM;
+	}
+	return EXIT_OK;
+}
+
+char *cli_cell(const struct cli *c, const struct value *row, const char *field, enum column_kind kind)
+{
+	const struct value *v = value_at(row, field);
+	char text[32];
+	uint64_t n;
+
+	if (kind == COLUMN_TEXT || kind == COLUMN_COUNT || !value_number(v, &n))
+		return value_words(v);
+	if (kind == COLUMN_HEX)
+		snprintf(text, sizeof text, "0x%" PRIx64, n);
+	else if (c->style.bytes)
+		snprintf(text, sizeof text, "%" PRIu64, n);
+	else if (kind == COLUMN_BYTES)
+		units_size(n, text);
+	else
+		units_time(n, text);
+	return strdup(text);
+}
+
+void cli_line(const struct cli *c, const char *name, const struct value *row, const char *field,
+	enum column_kind kind, const char *remark)
+{
+	char *text = cli_cell(c, row, field, kind);
+
+	printf("%-24s %12s%s%s\n", name, text ? text : "-", remark ? "  " : "", remark ? remark : "");
+	free(text);
+}
+
+static int print_table(struct cli *c, struct table *t, const struct value *rows)
+{
+	for (size_t i = 0; i < value_items(rows); i++) {
+		int r = table_row(t);
+
+		for (size_t k = 0; !r && k < table_columns(t); k++) {
+			const struct column *column = table_column(t, k);
+			char *text = cli_cell(c, value_item(rows, i), column->field, column->kind);
+
+			r = text ? table_cell(t, k, text) : -ENOMEM;
+			free(text);
+		}
+		if (r < 0)
+			return r;
+	}
+	return table_print(t);
+}
+
+int cli_print_table(struct cli *c, const struct column *columns, const struct value *rows)
+{
+	struct table *t;
+	int r;
+
+	r = table_new(columns, &c->style, &t);
+	if (r == -EINVAL)
+		return EXIT_USAGE;
+	if (!r) {
+		r = print_table(c, t, rows);
+		table_free(t);
+	}
+	if (r < 0) {
+		cli_error("cannot print the table: %s", strerror(-r));
+		return EXIT_SYSTEM;
+	}
+	return EXIT_OK;
+}

@@ -1,0 +1,233 @@
+/* VMs: the table, one VM in full, its page map, its end. */
+#include "cli/page.h"
+#include "cli/units.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const struct column vm_list_columns[] = {
+	{ "NAME", "name", COLUMN_TEXT, true, "as registered" },
+	{ "SIZE", "size_bytes", COLUMN_BYTES, true, "the most its leases may add up to" },
+	{ "LEASED", "leased_bytes", COLUMN_BYTES, true, "guest-physical memory leased now" },
+	{ "CHARGED", "charged_bytes", COLUMN_BYTES, true, "host-physical memory it takes" },
+	{ "RESIDENT", "resident_bytes", COLUMN_BYTES, true, "guest pages in frames" },
+	{ "COMPRESSED", "compressed_bytes", COLUMN_BYTES, true, "guest pages in the compression cache, original size" },
+	{ "STORED", "stored_bytes", COLUMN_BYTES, true, "what those take in the cache" },
+	{ "SWAPPED", "swapped_bytes", COLUMN_BYTES, true, "guest pages in the swap file" },
+	{ "ZERO", "zero_bytes", COLUMN_BYTES, false, "guest pages never touched, or all zero" },
+	{ "PINNED", "pinned_bytes", COLUMN_BYTES, false, "guest pages pinned by the client" },
+	{ "LOST", "lost_bytes", COLUMN_BYTES, false, "guest pages that a store could not give back" },
+	{ "OVERHEAD", "overhead_bytes", COLUMN_BYTES, false, "page maps and swap maps" },
+	{ "PEAK", "charged_peak_bytes", COLUMN_BYTES, false, "the most that was ever charged" },
+	{ "RSRV", "reservation_bytes", COLUMN_BYTES, true, "guaranteed to it" },
+	{ "LIMIT", "limit_bytes", COLUMN_BYTES, false, "never more than this; 0: none" },
+	{ "SHARES", "shares", COLUMN_COUNT, false, "weight when memory is short" },
+	{ "SWAPSIZE", "swap_size_bytes", COLUMN_BYTES, false, "size of its swap file" },
+	{ "EVICTED", "evicted_pages", COLUMN_COUNT, false, "pages taken from frames, since it came" },
+	{ "REFAULTS", "refault_pages", COLUMN_COUNT, false, "evicted pages that were needed again" },
+	{ "STALL", "stall_ns", COLUMN_NS, false, "time that its threads waited for pages, summed" },
+	{ "PID", "pid", COLUMN_COUNT, false, "the emulator" },
+	{ "UID", "uid", COLUMN_COUNT, false, "whose it is" },
+	{ NULL },
+};
+
+int run_vm_list(struct cli *c, char **arguments, unsigned n)
+{
+	struct value *reply;
+	int r;
+
+	(void)arguments;
+	(void)n;
+	r = cli_ask(c, "org.memctl.ListVms", NULL, &reply);
+	if (r)
+		return r;
+	r = c->json ? cli_print_json(reply) : cli_print_table(c, vm_list_columns, value_at(reply, "vms"));
+	value_close(reply);
+	return r;
+}
+
+/* The three levels of memory, each smaller than the one above it needs to be. */
+static void show_levels(const struct cli *c, const struct value *vm)
+{
+	char *stored = cli_cell(c, vm, "stored_bytes", COLUMN_BYTES), remark[64];
+
+	snprintf(remark, sizeof remark, "in %s of the cache", stored ? stored : "-");
+	free(stored);
+	puts("guest virtual memory");
+	cli_line(c, "  claimed", vm, "claimed_bytes", COLUMN_BYTES, "what the guest itself uses; a balloon tells");
+	puts("guest physical memory");
+	cli_line(c, "  size", vm, "size_bytes", COLUMN_BYTES, "the most its leases may add up to");
+	cli_line(c, "  leased", vm, "leased_bytes", COLUMN_BYTES, NULL);
+	cli_line(c, "    zero", vm, "zero_bytes", COLUMN_BYTES, "never touched, or all zero: costs nothing");
+	cli_line(c, "    resident", vm, "resident_bytes", COLUMN_BYTES, "in frames");
+	cli_line(c, "    compressed", vm, "compressed_bytes", COLUMN_BYTES, remark);
+	cli_line(c, "    swapped", vm, "swapped_bytes", COLUMN_BYTES, "in the swap file");
+	cli_line(c, "    lost", vm, "lost_bytes", COLUMN_BYTES, "that a store could not give back");
+	puts("host physical memory");
+	cli_line(c, "  charged", vm, "charged_bytes", COLUMN_BYTES, NULL);
+	cli_line(c, "    resident", vm, "resident_bytes", COLUMN_BYTES, NULL);
+	cli_line(c, "    cache", vm, "cache_bytes", COLUMN_BYTES, "compressed pages");
+	cli_line(c, "    overhead", vm, "overhead_bytes", COLUMN_BYTES, "page maps and swap maps");
+	cli_line(c, "  peak", vm, "charged_peak_bytes", COLUMN_BYTES, "the most that was ever charged");
+	puts("resources");
+	cli_line(c, "  reservation", vm, "reservation_bytes", COLUMN_BYTES, "guaranteed even when idle");
+	cli_line(c, "  limit", vm, "limit_bytes", COLUMN_BYTES, value_u64(vm, "limit_bytes", 0) ? NULL : "none");
+	cli_line(c, "  shares", vm, "shares", COLUMN_COUNT, "weight when memory is short");
+	cli_line(c, "  swap file", vm, "swap_size_bytes", COLUMN_BYTES, "set aside");
+	cli_line(c, "  pinned", vm, "pinned_bytes", COLUMN_BYTES, "by the client");
+}
+
+static void show_cause(const char *cause, const struct value *v, void *userdata)
+{
+	const struct cli *c = userdata;
+	char *count = cli_cell(c, v, "count", COLUMN_COUNT);
+	char *p50 = cli_cell(c, v, "p50_ns", COLUMN_NS), *p99 = cli_cell(c, v, "p99_ns", COLUMN_NS);
+
+	printf("  %-22s %12s  p50 %s, p99 %s\n", cause, count ? count : "-", p50 ? p50 : "-", p99 ? p99 : "-");
+	free(count);
+	free(p50);
+	free(p99);
+}
+
+static const struct column lease_columns[] = {
+	{ "LEASE", "lease", COLUMN_COUNT, true, NULL },
+	{ "GPA", "gpa", COLUMN_HEX, true, NULL },
+	{ "SIZE", "size_bytes", COLUMN_BYTES, true, NULL },
+	{ NULL },
+};
+
+static int show(struct cli *c, const struct value *vm)
+{
+	const char *trouble = value_str(vm, "trouble");
+
+	printf("VM %s\n", value_str(vm, "name"));
+	if (*trouble)
+		printf("TROUBLE: %s\n", trouble);
+	show_levels(c, vm);
+	puts("faults");
+	value_each(value_at(vm, "faults"), show_cause, c);
+	cli_line(c, "  stalled", vm, "stall_ns", COLUMN_NS, "guest threads waited, summed");
+	cli_line(c, "  evicted pages", vm, "evicted_pages", COLUMN_COUNT, NULL);
+	cli_line(c, "  needed again", vm, "refault_pages", COLUMN_COUNT, NULL);
+	if (!value_items(value_at(vm, "leases")))
+		return EXIT_OK;
+	puts("");
+	return cli_print_table(c, lease_columns, value_at(vm, "leases"));
+}
+
+int run_vm_show(struct cli *c, char **arguments, unsigned n)
+{
+	const char *pairs[][2] = { { "vm", arguments[0] }, { NULL } };
+	struct value *reply;
+	int r;
+
+	(void)n;
+	r = cli_ask(c, "org.memctl.ShowVm", pairs, &reply);
+	if (r)
+		return r;
+	r = c->json ? cli_print_json(reply) : show(c, value_at(reply, "vm"));
+	value_close(reply);
+	return r;
+}
+
+int run_vm_rm(struct cli *c, char **arguments, unsigned n)
+{
+	const char *pairs[][2] = { { "vm", arguments[0] }, { NULL } };
+	struct value *reply;
+	int r;
+
+	(void)n;
+	r = cli_ask(c, "org.memctl.RemoveVm", pairs, &reply);
+	if (r)
+		return r;
+	if (c->json)
+		r = cli_print_json(reply);
+	value_close(reply);
+	return r;
+}
+
+const struct column vm_pmap_columns[] = {
+	{ "GPA", "gpa", COLUMN_HEX, true, "guest-physical address of the run" },
+	{ "PAGES", "pages", COLUMN_COUNT, true, "its length, in pages of 4096 bytes" },
+	{ "STATE", "state", COLUMN_TEXT, true, "where the content is" },
+	{ "PLACE", "place", COLUMN_COUNT, true, "compressed: offset in the cache; swapped: slot in the swap file" },
+	{ "STORED", "stored_bytes", COLUMN_BYTES, true, "what the run takes there" },
+	{ "PINNED", "pinned", COLUMN_TEXT, false, "kept resident for the client" },
+	{ "TRANSIT", "in_transit", COLUMN_TEXT, false, "locked: on its way from one state to another" },
+	{ "LEASE", "lease", COLUMN_COUNT, false, "the lease it lies in" },
+	{ NULL },
+};
+
+/* GPA[+LEN] in two decimal texts. */
+static int parse_range(const char *text, char gpa[32], char length[32])
+{
+	size_t n = strcspn(text, "+");
+	uint64_t from, bytes = 4096;
+
+	if (units_parse_size(text, n, &from) < 0 ||
+		(text[n] && units_parse_size(text + n + 1, strlen(text + n + 1), &bytes) < 0) || from > INT64_MAX ||
+		bytes > INT64_MAX) {
+		cli_error("\"%s\" is not GPA[+LEN], like 0x100000+64KiB", text);
+		return -1;
+	}
+	snprintf(gpa, 32, "%" PRIu64, from);
+	snprintf(length, 32, "%" PRIu64, bytes);
+	return 0;
+}
+
+/* The daemon answers with so many runs at a time; the rest begins at `next`, up to the end that was asked for. */
+static int ask_rest(struct cli *c, const char *vm, uint64_t end, struct value *reply)
+{
+	uint64_t next = value_u64(reply, "next", 0);
+
+	while (next && next < end) {
+		char gpa[32], length[32];
+		const char *pairs[][2] = { { "vm", vm }, { "#gpa", gpa }, { "#length", length }, { NULL } };
+		struct value *more;
+		int r;
+
+		snprintf(gpa, sizeof gpa, "%" PRIu64, next);
+		snprintf(length, sizeof length, "%" PRIu64, end == UINT64_MAX ? 0 : end - next);
+		r = cli_ask(c, "org.memctl.PageMap", pairs, &more);
+		if (r)
+			return r;
+		r = value_extend(reply, "runs", more);
+		next = value_u64(more, "next", 0);
+		value_close(more);
+		if (r < 0) {
+			cli_error("memctld's page map cannot be understood");
+			return EXIT_SYSTEM;
+		}
+	}
+	value_set_u64(reply, "next", 0);
+	return EXIT_OK;
+}
+
+int run_vm_pmap(struct cli *c, char **arguments, unsigned n)
+{
+	char gpa[32] = "", length[32] = "";
+	const char *pairs[][2] = { { "vm", arguments[0] }, { NULL }, { NULL }, { NULL } };
+	uint64_t end = UINT64_MAX;
+	struct value *reply;
+	int r;
+
+	if (n > 1) {
+		if (parse_range(arguments[1], gpa, length) < 0)
+			return EXIT_USAGE;
+		pairs[1][0] = "#gpa";
+		pairs[1][1] = gpa;
+		pairs[2][0] = "#length";
+		pairs[2][1] = length;
+		end = strtoull(gpa, NULL, 10) + strtoull(length, NULL, 10);
+	}
+	r = cli_ask(c, "org.memctl.PageMap", pairs, &reply);
+	if (r)
+		return r;
+	r = ask_rest(c, arguments[0], end, reply);
+	if (!r)
+		r = c->json ? cli_print_json(reply) : cli_print_table(c, vm_pmap_columns, value_at(reply, "runs"));
+	value_close(reply);
+	return r;
+}
