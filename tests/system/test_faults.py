@@ -1,0 +1,186 @@
+#!/usr/bin/env python3
+"""Faults: one event each, the right bytes after each transition."""
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from lib.check import check, check_eq, main, skip  # noqa: E402
+from system.puppet import Puppet, calm, daemon  # noqa: E402
+
+N = 64
+PRESS = 1024
+
+
+def one_page_faults():
+    """A daemon without fault-around, and a VM whose limit is a third of its size, so that it can be made to lose
+    any of its pages while the arena has room."""
+    return daemon(96, settings=["fault_around=1"])
+
+
+def events_per_fault(write, prepare, cause, seed, kind):
+    with one_page_faults() as d, Puppet(d, "vm", 24, limit=8) as p:
+        prepare(p)
+        before = p.numbers()
+        p.do("touch", 0, 0, N, seed, kind, "w" if write else "r")
+        after = p.numbers()
+        check_eq(after["events"] - before["events"], N, "events of %d faults" % N)
+        check_eq(after[cause] - before[cause], N, cause)
+        check_eq(after["faults_protected"], before["faults_protected"], "protected writes")
+        p.check(0, N, seed, kind)
+        # Nothing is left over from the eviction: the pages are there, for writing too.
+        before = p.numbers()
+        p.do("touch", 0, 0, N, seed, kind, "w")
+        check_eq(p.numbers()["events"], before["events"], "events of writes to resident pages")
+        d.audit()
+
+
+def evicted(seed, kind, state, times=1):
+    def prepare(p):
+        p.do("fill", 0, 0, N, seed, kind)
+        for _ in range(times):
+            p.do("touch", 0, 0, N, seed, kind, "w")
+            p.evict(0, N, 512, PRESS * 3)
+            found = set(p.states(0, N))
+            check_eq(found, {state}, "states after eviction")
+    return prepare
+
+
+def test_one_event_read_untouched():
+    events_per_fault(False, lambda p: None, "faults_zero", 0, "zero")
+
+
+def test_one_event_write_untouched():
+    events_per_fault(True, lambda p: None, "faults_zero", 0, "zero")
+
+
+def test_one_event_read_zero_dropped():
+    events_per_fault(False, evicted(1, "zero", "zero"), "faults_zero", 1, "zero")
+
+
+def test_one_event_write_zero_dropped():
+    events_per_fault(True, evicted(1, "zero", "zero"), "faults_zero", 1, "zero")
+
+
+def test_one_event_read_compressed():
+    events_per_fault(False, evicted(2, "text", "compressed"), "faults_compressed", 2, "text")
+
+
+def test_one_event_write_compressed():
+    events_per_fault(True, evicted(2, "text", "compressed"), "faults_compressed", 2, "text")
+
+
+def test_one_event_read_swapped():
+    events_per_fault(False, evicted(3, "random", "swapped"), "faults_swapped", 3, "random")
+
+
+def test_one_event_write_swapped():
+    events_per_fault(True, evicted(3, "random", "swapped"), "faults_swapped", 3, "random")
+
+
+def test_one_event_write_after_evictions():
+    events_per_fault(True, evicted(4, "text", "compressed", times=3), "faults_compressed", 4, "text")
+
+
+def test_one_event_read_after_evictions():
+    events_per_fault(False, evicted(5, "random", "swapped", times=3), "faults_swapped", 5, "random")
+
+
+def test_content_after_each_transition():
+    with daemon(96) as d, Puppet(d, "vm", 24, limit=8) as p:
+        for turn, kind in enumerate(["mix", "text", "random", "sparse", "zero", "mix"]):
+            p.do("fill", 0, 0, 256, turn, kind)
+            p.check(0, 256, turn, kind)
+            p.evict(0, 256, 512, PRESS * 3)
+            check(p.resident(0, 256) == 0, "all are evicted")
+            p.check(0, 256, turn, kind)
+            p.evict(0, 256, 512, PRESS * 3)
+            p.do("populate", 0, 0, 256)
+            check_eq(p.resident(0, 256), 256, "resident after populate")
+            p.check(0, 256, turn, kind)
+            d.audit()
+
+
+def test_fault_around_content():
+    """Sequential faults bring in runs; what was never touched beside them stays zero."""
+    with daemon(96, settings=["fault_around=16"]) as d, Puppet(d, "vm", 24, limit=8) as p:
+        p.do("fill", 0, 0, 512, 6, "mix")
+        p.evict(0, 512, 1024, PRESS * 3)
+        before = p.numbers()
+        p.check(0, 512, 6, "mix")
+        after = p.numbers()
+        check(after["around_pages"] > before["around_pages"], "pages came beside the fault")
+        check(after["events"] - before["events"] < 400, "fewer events than pages: %d" % (
+            after["events"] - before["events"]))
+        p.check(512, 256, 0, "zero")
+        d.audit()
+
+
+def test_discard_reads_zero():
+    with daemon(96) as d, Puppet(d, "vm", 24, limit=8) as p:
+        for evict in (False, True):
+            p.do("fill", 0, 0, 256, 7, "mix")
+            if evict:
+                p.evict(0, 256, 512, PRESS * 3)
+            p.do("discard", 0, 64, 128)
+            check_eq(set(p.states(64, 128)), {"zero"}, "states after a discard")
+            p.check(0, 64, 7, "mix")
+            p.check(64, 128, 0, "zero")
+            p.check(192, 64, 7, "mix")
+            d.audit()
+
+
+def test_client_zaps_its_mapping():
+    """MADV_DONTNEED on the mapping drops no content, also not beside an eviction."""
+    with daemon(96) as d, Puppet(d, "vm", 24, limit=8) as p:
+        p.do("fill", 0, 0, 512, 8, "mix")
+        p.do("zap", 0, 0, 512)
+        p.check(0, 512, 8, "mix")
+        p.do("zap", 0, 0, 512)
+        p.evict(0, 512, 1024, PRESS * 3)
+        p.do("zap", 0, 0, 512)
+        p.check(0, 512, 8, "mix")
+        d.audit()
+
+
+def test_system_calls_on_absent_pages():
+    """read(2) into the lease and write(2) from it, where a full userfaultfd may be had."""
+    with daemon(96) as d, Puppet(d, "vm", 24, limit=8) as p:
+        if p.do("faults") != ["full"]:
+            skip("only a user-mode userfaultfd is permitted here")
+        p.do("sys_in", 0, 0, 256, 9, "mix")
+        p.check(0, 256, 9, "mix")
+        p.evict(0, 256, 512, PRESS * 3)
+        p.check(0, 256, 9, "mix", command="sys_out")
+        p.evict(0, 256, 512, PRESS * 3)
+        p.do("sys_in", 0, 0, 256, 10, "mix")
+        p.check(0, 256, 10, "mix", command="sys_out")
+        d.audit()
+
+
+def test_library_reads_and_writes():
+    with daemon(96) as d, Puppet(d, "vm", 24, limit=8) as p:
+        p.do("lib_in", 0, 0, 256, 11, "mix")
+        p.evict(0, 256, 512, PRESS * 3)
+        p.check(0, 256, 11, "mix", command="lib_out")
+        p.evict(0, 256, 512, PRESS * 3)
+        p.do("lib_in", 0, 0, 256, 12, "mix")
+        p.check(0, 256, 12, "mix")
+        d.audit()
+
+
+def test_nothing_is_stored_that_was_not_chosen():
+    """A run that fits the arena ends with nothing compressed and nothing swapped."""
+    with daemon(96) as d, Puppet(d, "vm", 48) as p:
+        for turn in range(2):
+            p.do("fill", 0, 0, p.pages, turn, "mix", seconds=120)
+            p.check(0, p.pages, turn, "mix")
+        calm(d)
+        n = p.numbers()
+        for name in ("compressed_bytes", "swapped_bytes", "stored_bytes", "evicted_pages", "compress_pages",
+                     "swap_out_pages", "compressed_peak_bytes", "swapped_peak_bytes"):
+            check_eq(n[name], 0, name)
+        d.audit()
+
+
+if __name__ == "__main__":
+    main(globals())
