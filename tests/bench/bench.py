@@ -159,8 +159,9 @@ class Daemon(lib.daemon.Daemon):
     def __init__(self, setting, arena_mib, **settings):
         directory = tempfile.mkdtemp(prefix="daemon.", dir=setting.directory)
         settings = {**settings, **setting.settings}
+        words = [word for k, v in settings.items() for word in ("--set", f"{k}={v}")]
         super().__init__(arena=arena_mib * MIB, directory=directory, metrics=os.path.join(directory, "metrics.db"),
-                         args=[word for k, v in settings.items() for word in ("--set", f"{k}={v}")])
+                         args=["--config", "none", *words])
 
     def start(self):
         super().start()

@@ -11,6 +11,9 @@ from host import log, meminfo, vmstat
 
 GUEST_MIB = 1024
 TAKEN_MIB = 512
+HALF = 50               # % of the arena
+ARENA_MIB = 1376        # half of it free: 512 MiB taken, what they compress to kept
+FULL_ARENA_MIB = 720    # what the kernel's guest has at its limit, its zswap pool counted
 PAGES = 256
 LIMIT_FAULTS = 8000
 SWAP_MIB = 384
@@ -71,13 +74,13 @@ def zswap(s, results):
     return taken, at_limit
 
 
-def take(daemon, guest, pct):
-    """Raise the share that must be free, wait until it is, put it back; what that did."""
+def take(daemon, guest):
+    """Ask for half of the arena, wait until it is free, stop asking; what that did."""
     before, cpu = daemon.vm(guest.vm), Cpu(daemon.pid, guest.pid)
-    daemon.tune("min_free_pct", pct)
+    daemon.tune("MemMinFreePct", HALF)
     daemon.settle(guest.vm)
     after, cpu = daemon.vm(guest.vm), cpu.used()
-    daemon.tune("min_free_pct", 0)
+    daemon.tune("MemMinFreePct", 0)
     grown = {k: after[k] - before[k] for k in after if k.endswith(("_bytes", "_pages"))}
     data = grown["evicted_pages"] - grown["evicted_zero_pages"]
     return Taken(data * PAGE, grown["cache_bytes"] + grown["overhead_bytes"], grown["swapped_bytes"], cpu)
@@ -86,9 +89,9 @@ def take(daemon, guest, pct):
 def ours(s, level=None):
     """One guest in an arena with room; half of it is taken, then faulted back."""
     settings = {} if level is None else {"zstd_level": str(level)}
-    with Daemon(s, GUEST_MIB + 512, fault_around="1", **settings) as daemon, s.lease(daemon, GUEST_MIB) as guest:
+    with Daemon(s, ARENA_MIB, fault_around="1", **settings) as daemon, s.lease(daemon, GUEST_MIB) as guest:
         guest.do("fill", 0, GUEST_MIB * PAGES)
-        taken = take(daemon, guest, 100 * (512 + TAKEN_MIB) // (GUEST_MIB + 512))
+        taken = take(daemon, guest)
         s.load(guest, daemon.pages(guest.vm, "compressed"), "data", 1)
         s.pin_guest(guest, daemon)
         fault = guest.do("touch", "read", LIMIT_FAULTS)
@@ -100,7 +103,7 @@ def ours(s, level=None):
 
 def at_limit(s):
     """Faults while the arena is as full as it ever gets."""
-    with Daemon(s, TAKEN_MIB, fault_around="1") as daemon, s.lease(daemon, GUEST_MIB) as guest:
+    with Daemon(s, FULL_ARENA_MIB, fault_around="1") as daemon, s.lease(daemon, GUEST_MIB) as guest:
         guest.do("fill", 0, GUEST_MIB * PAGES)
         daemon.settle(guest.vm)
         s.load(guest, daemon.pages(guest.vm, "compressed"), "data", 1)
@@ -117,10 +120,10 @@ def at_limit(s):
 
 def swap_faults(s, disk, seed):
     """Pages that are on disk only, with free frames to bring them back into."""
-    with Daemon(s, SWAP_MIB + 256, fault_around="1", zip_max_pct="0") as daemon, \
+    with Daemon(s, SWAP_MIB + 16, fault_around="1", MemZipMaxPct="0") as daemon, \
             s.lease(daemon, SWAP_MIB) as guest:
         guest.do("fill", 0, SWAP_MIB * PAGES)
-        take(daemon, guest, 80)
+        take(daemon, guest)
         s.load(guest, daemon.pages(guest.vm, "swapped"), "data", seed)
         s.pin_guest(guest, daemon)
         os.sched_setaffinity(disk.pid, {s.core})
