@@ -67,7 +67,7 @@ class Daemon:
     def start(self):
         os.makedirs(self.swap_dir, exist_ok=True)
         reader, writer = os.pipe()
-        command = [os.path.join(self.build, "daemon", "memctld"), "--socket", self.socket,
+        command = [os.path.join(self.build, "daemon", "memctld"), "--config", "none", "--socket", self.socket,
                    "--arena", str(self.arena), "--swap-dir", self.swap_dir,
                    "--metrics", self.metrics or "none", "--ready-fd", str(writer)] + self.args
         try:
