@@ -45,6 +45,7 @@ struct account {
 	_Atomic uint64_t frames;	/* charged now */
 	_Atomic uint64_t peak;		/* the most it ever was */
 	_Atomic uint64_t limit_frames;	/* UINT64_MAX: none */
+	_Atomic bool pressed;		/* near its limit, and told so; cleared by account_rearm */
 };
 
 /* One memfd.  `addr` is its mapping in the reserved window (page maps, caches, swap maps), or the daemon's own
@@ -58,6 +59,7 @@ struct segment {
 	uint8_t *addr;		/* NULL for leases */
 	uint64_t size_bytes;
 	_Atomic uint64_t frames;	/* charged for this segment now */
+	int client_fd;			/* leases: the open file description that a client gets; else -1 */
 };
 
 struct arena_numbers {
@@ -89,6 +91,10 @@ void arena_unreserve(struct arena *a, uint64_t frames);
 void account_init(struct account *acc, struct arena *a, uint64_t limit_frames);
 /* Asserts zero. */
 void account_fini(struct account *acc);
+/* Frames that the account should give back to be clear of its own limit (a margin below it), 0 if it is. */
+uint64_t account_over_limit(const struct account *acc);
+/* Report again when the account next comes near its limit. */
+void account_rearm(struct account *acc);
 
 /* A segment of `size_bytes` (a multiple of the page size), sparse: it costs nothing until pages of it are
  * charged and written.  Sealed against shrinking, growing and further seals. */
@@ -106,8 +112,12 @@ void segment_uncharge(struct segment *s, uint64_t frames);
  * holds; leases have their own way (evict.c). */
 int segment_punch(struct segment *s, uint64_t offset, uint64_t length, uint64_t charged);
 
-/* Wait until a charge may succeed, at most `timeout_ns`; woken by uncharges. */
-void arena_wait_frames(struct arena *a, uint64_t timeout_ns);
+/* Wait until a guest charge of the account may succeed, at most `timeout_ns`; woken by uncharges. */
+void account_wait(struct account *acc, uint64_t timeout_ns);
+/* Ask for a look at the pressure now (a fault found the arena full; a worker finished). */
+void arena_poke(struct arena *a);
+/* Whether free frames are below the low threshold: no fault-around, no read-ahead then. */
+bool arena_is_short(struct arena *a);
 
 void arena_numbers(struct arena *a, struct arena_numbers *ret);
 /* The wall: sum of the blocks of all segments against the capacity and the charge. */

@@ -17,6 +17,8 @@ uint64_t lease_size_bytes(const struct lease *l);
 struct vm *lease_vm(const struct lease *l);
 /* The memfd; stays the lease's (pass a dup to the client). */
 int lease_fd(const struct lease *l);
+/* Activated once (and perhaps ending); a lease that is not is freed by lease_free alone. */
+bool lease_is_active(const struct lease *l);
 
 /* Work for the lease's worker.  `done` is called on the worker when it is finished; the job belongs to the
  * lease from lease_submit until then.  Ranges are pages of the lease, checked by lease_submit. */

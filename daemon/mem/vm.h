@@ -34,9 +34,6 @@ struct mem_settings {
 	_Atomic unsigned zip_max_pct;		/* cap of a cache, % of the VM's size; 0: no compression */
 	_Atomic unsigned zip_max_alloc_pct;	/* and % of what the VM is charged */
 	_Atomic unsigned fault_around_pages;	/* most pages brought in at a sequential fault; 1: off */
-	/* Safety rules that twins turn off (tests only, from MEMCTLD_TWIN=...): */
-	bool twin_no_punch;			/* reuse frames unpunched: another VM sees the old bytes */
-	bool twin_no_protect;			/* evict without write-protection: writes are lost */
 };
 
 struct vm_numbers {

@@ -1,0 +1,546 @@
+#include "mem/arena.h"
+
+#include "base/clock.h"
+#include "mem/host.h"
+#include "mem/inject.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U /* Linux 6.3 */
+#endif
+
+/* Room for the maps of guests far beyond the arena; addresses cost nothing until they are used.  Halved when
+ * the process may not have so many. */
+#define WINDOW_BYTES	 (256ull << 30)
+#define WINDOW_BYTES_MIN (4ull << 30)
+#define GUARD_BYTES	 PAGE_SIZE
+
+struct arena {
+	uint64_t capacity;			/* frames */
+	uint64_t reserve;			/* of these, for stores only */
+	_Atomic uint64_t charged;
+	_Atomic uint64_t peak;
+	_Atomic uint64_t low;			/* fewer free than this: crossed() */
+	_Atomic bool crossed;			/* told, not re-armed */
+	void (*on_crossed)(void *);
+	void *crossed_data;
+
+	uint8_t *window;
+	uint64_t window_bytes;
+
+	/* Lock order: after every lock of mem/ but those of the stores' bookkeeping; nothing is called under it. */
+	pthread_mutex_t lock;
+	struct list segments;			/* sorted by address; leases (no address) first */
+	uint64_t n_segments;
+	uint64_t reserved;			/* promised to VMs, frames */
+	int twin_parked_fd;			/* twin no_punch: the memfd of a lease that went, full of its bytes */
+	uint64_t twin_parked_bytes;
+
+	/* Faults that wait for a frame. */
+	pthread_mutex_t wait_lock;
+	pthread_cond_t wait_cond;
+	_Atomic unsigned waiters;
+};
+
+/* memfds are born open to everybody who can reach them through /proc.  A lease stays so, because its client
+ * holds it anyway (and QEMU reopens it); all others are for us alone. */
+static int seal(int fd, enum segment_kind kind)
+{
+	if (kind != SEGMENT_LEASE && fchmod(fd, 0600) < 0)
+		return -errno;
+	return fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0 ? -errno : 0;
+}
+
+static int make_memfd(const char *name, uint64_t size_bytes)
+{
+	int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+
+	if (fd < 0 && errno == EINVAL)
+		fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (fd < 0)
+		return -errno;
+	if (ftruncate(fd, (off_t)size_bytes) < 0) {
+		int r = -errno;
+
+		close(fd);
+		return r;
+	}
+	return fd;
+}
+
+int arena_probe_huge_pages(struct problem *p)
+{
+	static const char byte;
+	struct stat st;
+	int fd, r = 0;
+
+	fd = make_memfd("memctl-probe", 4 << 20);
+	if (fd < 0) {
+		errno = -fd;
+		return problem_errno(p, "memfd_create");
+	}
+	if (pwrite(fd, &byte, 1, 2 << 20) != 1 || fstat(fd, &st) < 0)
+		r = problem_errno(p, "cannot write to a fresh memfd");
+	else if ((uint64_t)st.st_blocks * 512 != PAGE_SIZE)
+		r = problem_set(p, ENOTSUP, PROBLEM_SYSTEM, PAGE_SIZE, (uint64_t)st.st_blocks * 512,
+			"one written page of a memfd allocates %llu bytes: shmem huge pages are on, and guests would "
+			"read zeros; set /sys/kernel/mm/transparent_hugepage/shmem_enabled to never or advise",
+			(unsigned long long)st.st_blocks * 512);
+	close(fd);
+	return r;
+}
+
+static int reserve_window(struct arena *a)
+{
+	for (a->window_bytes = WINDOW_BYTES; a->window_bytes >= WINDOW_BYTES_MIN; a->window_bytes /= 2) {
+		a->window = mmap(NULL, a->window_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		if (a->window != MAP_FAILED)
+			return 0;
+	}
+	return -errno;
+}
+
+int arena_new(struct arena **ret, uint64_t capacity_bytes, struct problem *p)
+{
+	uint64_t available = host_available_bytes();
+	pthread_condattr_t attr;
+	struct arena *a;
+	int r;
+
+	if (capacity_bytes < (8ull << 20) || capacity_bytes % PAGE_SIZE)
+		return problem_set(p, EINVAL, PROBLEM_INVALID_SIZE, capacity_bytes, 8ull << 20,
+			"an arena has at least 8 MiB and a multiple of 4096 bytes");
+	if (capacity_bytes > available)
+		return problem_set(p, ENOMEM, PROBLEM_NOT_ENOUGH_MEMORY, capacity_bytes, available,
+			"the host cannot hold an arena of %llu MiB: %llu MiB are available to this process",
+			(unsigned long long)capacity_bytes >> 20, (unsigned long long)available >> 20);
+	r = arena_probe_huge_pages(p);
+	if (r < 0)
+		return r;
+
+	a = calloc(1, sizeof *a);
+	if (!a)
+		return problem_errno(p, "arena");
+	if (reserve_window(a) < 0) {
+		r = problem_errno(p, "cannot reserve an address window of %llu GiB", WINDOW_BYTES_MIN >> 30);
+		free(a);
+		return r;
+	}
+	a->capacity = capacity_bytes / PAGE_SIZE;
+	a->reserve = a->capacity / 128 > 128 ? a->capacity / 128 : 128;
+	a->twin_parked_fd = -1;
+	list_init(&a->segments);
+	pthread_mutex_init(&a->lock, NULL);
+	pthread_mutex_init(&a->wait_lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&a->wait_cond, &attr);
+	pthread_condattr_destroy(&attr);
+	*ret = a;
+	return 0;
+}
+
+void arena_free(struct arena *a)
+{
+	if (!a)
+		return;
+	assert(list_empty(&a->segments));
+	assert(a->charged == 0 && a->reserved == 0);
+	if (a->twin_parked_fd >= 0)
+		close(a->twin_parked_fd);
+	munmap(a->window, a->window_bytes);
+	pthread_mutex_destroy(&a->lock);
+	pthread_mutex_destroy(&a->wait_lock);
+	pthread_cond_destroy(&a->wait_cond);
+	free(a);
+}
+
+/* ---- pressure ---- */
+
+void arena_set_pressure(struct arena *a, uint64_t low_frames, void (*crossed)(void *), void *userdata)
+{
+	a->on_crossed = crossed;
+	a->crossed_data = userdata;
+	atomic_store(&a->low, low_frames);
+}
+
+void arena_poke(struct arena *a)
+{
+	if (a->on_crossed)
+		a->on_crossed(a->crossed_data);
+}
+
+static uint64_t free_frames(struct arena *a)
+{
+	uint64_t charged = atomic_load(&a->charged);
+
+	return charged < a->capacity ? a->capacity - charged : 0;
+}
+
+bool arena_is_short(struct arena *a)
+{
+	return free_frames(a) < atomic_load_explicit(&a->low, memory_order_relaxed);
+}
+
+bool arena_rearm(struct arena *a)
+{
+	atomic_store(&a->crossed, false);
+	return arena_is_short(a);
+}
+
+int arena_reserve(struct arena *a, uint64_t frames, struct problem *p)
+{
+	uint64_t room;
+	int r = 0;
+
+	pthread_mutex_lock(&a->lock);
+	room = a->capacity - a->reserve - a->reserved;
+	if (frames > room)
+		r = problem_set(p, ENOMEM, PROBLEM_NOT_ENOUGH_MEMORY, frames * PAGE_SIZE, room * PAGE_SIZE,
+			"reservation and overhead need %llu MiB of arena, %llu MiB are not promised yet: lower the "
+			"reservation, or stop a VM", (unsigned long long)(frames * PAGE_SIZE >> 20),
+			(unsigned long long)(room * PAGE_SIZE >> 20));
+	else
+		a->reserved += frames;
+	pthread_mutex_unlock(&a->lock);
+	return r;
+}
+
+void arena_unreserve(struct arena *a, uint64_t frames)
+{
+	pthread_mutex_lock(&a->lock);
+	assert(a->reserved >= frames);
+	a->reserved -= frames;
+	pthread_mutex_unlock(&a->lock);
+}
+
+/* ---- accounts ---- */
+
+void account_init(struct account *acc, struct arena *a, uint64_t limit_frames)
+{
+	*acc = (struct account){ .arena = a, .limit_frames = limit_frames };
+}
+
+void account_fini(struct account *acc)
+{
+	assert(atomic_load(&acc->frames) == 0);
+}
+
+/* Far enough below the limit that a run of faults does not meet it before reclaim has begun. */
+static uint64_t limit_margin(uint64_t limit)
+{
+	uint64_t margin = limit / 32;
+
+	return margin > 2 * RUN_MAX ? margin : limit > 8 * RUN_MAX ? 2 * RUN_MAX : limit / 4;
+}
+
+uint64_t account_over_limit(const struct account *acc)
+{
+	uint64_t limit = atomic_load(&acc->limit_frames), frames = atomic_load(&acc->frames);
+
+	if (limit == UINT64_MAX || frames + limit_margin(limit) <= limit)
+		return 0;
+	return frames + limit_margin(limit) - limit;
+}
+
+void account_rearm(struct account *acc)
+{
+	atomic_store(&acc->pressed, false);
+}
+
+static void raise_peak(_Atomic uint64_t *peak, uint64_t now)
+{
+	uint64_t old = atomic_load_explicit(peak, memory_order_relaxed);
+
+	while (now > old && !atomic_compare_exchange_weak(peak, &old, now))
+		;
+}
+
+static int account_charge(struct account *acc, uint64_t frames, enum charge_kind kind)
+{
+	struct arena *a = acc->arena;
+	uint64_t wall = a->capacity - (kind == CHARGE_GUEST ? a->reserve : 0);
+	uint64_t limit = kind == CHARGE_GUEST ? atomic_load_explicit(&acc->limit_frames, memory_order_relaxed) : UINT64_MAX;
+	uint64_t mine = atomic_fetch_add(&acc->frames, frames) + frames, all;
+
+	if (limit != UINT64_MAX && mine + limit_margin(limit) > limit && !atomic_exchange(&acc->pressed, true))
+		arena_poke(a);
+	if (mine > limit) {
+		atomic_fetch_sub(&acc->frames, frames);
+		return -EDQUOT;
+	}
+	all = atomic_load(&a->charged);
+	do {
+		if (all + frames > wall) {
+			atomic_fetch_sub(&acc->frames, frames);
+			if (!atomic_exchange(&a->crossed, true))
+				arena_poke(a);
+			return -ENOMEM;
+		}
+	} while (!atomic_compare_exchange_weak(&a->charged, &all, all + frames));
+	all += frames;
+	raise_peak(&a->peak, all);
+	raise_peak(&acc->peak, mine);
+	if (a->capacity - all < atomic_load_explicit(&a->low, memory_order_relaxed) && !atomic_exchange(&a->crossed, true))
+		arena_poke(a);
+	return 0;
+}
+
+static void account_uncharge(struct account *acc, uint64_t frames)
+{
+	struct arena *a = acc->arena;
+	uint64_t before = atomic_fetch_sub(&acc->frames, frames);
+
+	assert(before >= frames);
+	before = atomic_fetch_sub(&a->charged, frames);
+	assert(before >= frames);
+	/* A waiter counts itself before it looks at the charge, and we lower the charge before we look at the
+	 * count (both sequentially consistent): one of us sees the other. */
+	if (atomic_load(&a->waiters)) {
+		pthread_mutex_lock(&a->wait_lock);
+		pthread_cond_broadcast(&a->wait_cond);
+		pthread_mutex_unlock(&a->wait_lock);
+	}
+}
+
+static bool may_charge(struct account *acc)
+{
+	struct arena *a = acc->arena;
+
+	return atomic_load(&a->charged) + 1 <= a->capacity - a->reserve &&
+		atomic_load(&acc->frames) + 1 <= atomic_load(&acc->limit_frames);
+}
+
+void account_wait(struct account *acc, uint64_t timeout_ns)
+{
+	struct arena *a = acc->arena;
+	uint64_t until = now_ns() + timeout_ns;
+	struct timespec ts = { .tv_sec = (time_t)(until / NS_PER_S), .tv_nsec = (long)(until % NS_PER_S) };
+
+	pthread_mutex_lock(&a->wait_lock);
+	atomic_fetch_add(&a->waiters, 1);
+	if (!may_charge(acc))
+		pthread_cond_timedwait(&a->wait_cond, &a->wait_lock, &ts);
+	atomic_fetch_sub(&a->waiters, 1);
+	pthread_mutex_unlock(&a->wait_lock);
+}
+
+/* ---- segments ---- */
+
+static const char *const segment_names[] = {
+	[SEGMENT_LEASE] = "memctl-lease", [SEGMENT_PAGE_MAP] = "memctl-page-map",
+	[SEGMENT_CACHE] = "memctl-cache", [SEGMENT_SWAP_MAP] = "memctl-swap-map",
+};
+
+/* First fit between the mapped segments, which are kept sorted by address. */
+static int place_in_window(struct arena *a, struct segment *s)
+{
+	uint64_t at = (uint64_t)a->window, end = at + a->window_bytes;
+	struct list *before = &a->segments;
+
+	list_foreach(i, &a->segments) {
+		struct segment *o = container_of(i, struct segment, link);
+
+		if (!o->addr)
+			continue;
+		if ((uint64_t)o->addr >= at + s->size_bytes + GUARD_BYTES) {
+			before = i;
+			break;
+		}
+		at = (uint64_t)o->addr + o->size_bytes + GUARD_BYTES;
+	}
+	if (at + s->size_bytes + GUARD_BYTES > end)
+		return -ENOSPC;
+	s->addr = mmap((void *)at, s->size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, s->fd, 0);
+	if (s->addr == MAP_FAILED) {
+		s->addr = NULL;
+		return -errno;
+	}
+	madvise(s->addr, s->size_bytes, MADV_NOHUGEPAGE);
+	madvise(s->addr, s->size_bytes, MADV_DONTDUMP);
+	list_append(before, &s->link); /* appending to a link puts it before that link */
+	return 0;
+}
+
+/* A description of our own of the same file: position and flags are not shared with the client, who could
+ * hold the position's lock. */
+static int open_again(int fd)
+{
+	char path[64];
+	int own;
+
+	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+	own = open(path, O_RDWR | O_CLOEXEC);
+	return own < 0 ? -errno : own;
+}
+
+static int take_parked(struct arena *a, uint64_t size_bytes)
+{
+	int fd = -1;
+
+	pthread_mutex_lock(&a->lock);
+	if (a->twin_parked_fd >= 0 && a->twin_parked_bytes == size_bytes) {
+		fd = a->twin_parked_fd;
+		a->twin_parked_fd = -1;
+	}
+	pthread_mutex_unlock(&a->lock);
+	return fd;
+}
+
+int segment_new(struct segment **ret, struct arena *a, struct account *payer, enum segment_kind kind,
+	uint64_t size_bytes, struct problem *p)
+{
+	struct segment *s = calloc(1, sizeof *s);
+	int r = 0;
+
+	if (!s)
+		return problem_errno(p, "segment");
+	*s = (struct segment){ .kind = kind, .arena = a, .payer = payer, .fd = -1, .size_bytes = size_bytes, .client_fd = -1 };
+	list_init(&s->link);
+	if (kind == SEGMENT_LEASE && inject.twin_no_punch)
+		s->fd = take_parked(a, size_bytes);
+	if (s->fd < 0) {
+		s->fd = make_memfd(segment_names[kind], size_bytes);
+		if (s->fd < 0) {
+			errno = -s->fd;
+			r = problem_errno(p, "memfd_create");
+			goto fail;
+		}
+		if (seal(s->fd, kind) < 0) {
+			r = problem_errno(p, "cannot seal a memfd");
+			goto fail;
+		}
+	}
+	if (kind == SEGMENT_LEASE) {
+		s->client_fd = s->fd;
+		s->fd = open_again(s->client_fd);
+		if (s->fd < 0) {
+			errno = -s->fd;
+			r = problem_errno(p, "cannot reopen a memfd");
+			goto fail;
+		}
+	}
+	pthread_mutex_lock(&a->lock);
+	if (kind == SEGMENT_LEASE) {
+		s->link.next = a->segments.next;
+		s->link.prev = &a->segments;
+		s->link.next->prev = a->segments.next = &s->link;
+	} else {
+		r = place_in_window(a, s);
+		if (r < 0)
+			problem_set(p, -r, PROBLEM_LIMIT_REACHED, size_bytes, a->window_bytes,
+				"no room for a map of %llu bytes in the daemon's address window", (unsigned long long)size_bytes);
+	}
+	if (r == 0)
+		a->n_segments++;
+	pthread_mutex_unlock(&a->lock);
+	if (r < 0)
+		goto fail;
+	*ret = s;
+	return 0;
+fail:
+	if (s->fd >= 0)
+		close(s->fd);
+	if (s->client_fd >= 0)
+		close(s->client_fd);
+	free(s);
+	return r;
+}
+
+void segment_free(struct segment *s)
+{
+	struct arena *a;
+	bool park;
+
+	if (!s)
+		return;
+	a = s->arena;
+	park = inject.twin_no_punch && s->kind == SEGMENT_LEASE;
+	pthread_mutex_lock(&a->lock);
+	list_remove(&s->link);
+	a->n_segments--;
+	if (s->addr)
+		mmap(s->addr, s->size_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+	if (park && a->twin_parked_fd < 0) {
+		a->twin_parked_fd = s->client_fd;
+		a->twin_parked_bytes = s->size_bytes;
+		s->client_fd = -1;
+	}
+	pthread_mutex_unlock(&a->lock);
+	close(s->fd);
+	if (s->client_fd >= 0)
+		close(s->client_fd);
+	segment_uncharge(s, atomic_load(&s->frames));
+	free(s);
+}
+
+uint64_t segment_blocks(const struct segment *s)
+{
+	struct stat st;
+
+	return fstat(s->fd, &st) < 0 ? 0 : (uint64_t)st.st_blocks * 512 / PAGE_SIZE;
+}
+
+int segment_charge(struct segment *s, uint64_t frames, enum charge_kind kind)
+{
+	int r = account_charge(s->payer, frames, kind);
+
+	if (r == 0)
+		atomic_fetch_add(&s->frames, frames);
+	return r;
+}
+
+void segment_uncharge(struct segment *s, uint64_t frames)
+{
+	uint64_t before = atomic_fetch_sub(&s->frames, frames);
+
+	assert(before >= frames);
+	if (frames)
+		account_uncharge(s->payer, frames);
+}
+
+int segment_punch(struct segment *s, uint64_t offset, uint64_t length, uint64_t charged)
+{
+	off_t data;
+
+	if (fallocate(s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length) < 0)
+		return -errno;
+	data = lseek(s->fd, (off_t)offset, SEEK_DATA);
+	if (data >= 0 && (uint64_t)data < offset + length)
+		return -EBUSY;
+	segment_uncharge(s, charged);
+	return 0;
+}
+
+void arena_numbers(struct arena *a, struct arena_numbers *ret)
+{
+	pthread_mutex_lock(&a->lock);
+	*ret = (struct arena_numbers){
+		.capacity_frames = a->capacity, .charged_frames = atomic_load(&a->charged), .peak_frames = atomic_load(&a->peak),
+		.reserve_frames = a->reserve, .reserved_frames = a->reserved, .free_frames = free_frames(a),
+		.segments = a->n_segments,
+	};
+	pthread_mutex_unlock(&a->lock);
+}
+
+void arena_check(struct arena *a, struct arena_check *ret)
+{
+	uint64_t blocks = 0;
+
+	pthread_mutex_lock(&a->lock);
+	list_foreach(i, &a->segments)
+		blocks += segment_blocks(container_of(i, struct segment, link));
+	pthread_mutex_unlock(&a->lock);
+	ret->blocks_frames = blocks;
+	ret->charged_frames = atomic_load(&a->charged);
+	ret->capacity_frames = a->capacity;
+}

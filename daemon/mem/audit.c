@@ -1,0 +1,278 @@
+/* The proof that the ledger is true, while the guest runs.
+ *
+ * A lease is walked in chunks.  The words of a chunk are locked, so nothing in it changes; each word is compared with
+ * what the kernel says of the memfd (SEEK_DATA and SEEK_HOLE): data if and only if resident.  Then they are unlocked
+ * and woken: a guest waits for one chunk at the most.
+ *
+ * The sums are exact although the walk takes time: the ledger knows how far the hand has come, and counts every
+ * change below it a second time (audit_moved).  At the end
+ *
+ *	sum of the words as they were seen + what moved below the hand = the ledger's counts now
+ *
+ * for each state, to the page.  Found and corrected, no failures: a resident word over a hole (the client punched
+ * it: it reads as zero, as a discard does), and data under a page that is not resident (the client wrote to the memfd: what
+ * it wrote is the page now, and it is charged).  Where no client does such a thing both must be 0: the torture
+ * tests require it, because an eviction that left its page behind would look the same. */
+#include "mem/vm_impl.h"
+
+#include "base/clock.h"
+#include "mem/uffd.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define LOCK_NS (1 * NS_PER_S)
+
+static void wrong(char *first, size_t size, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static void wrong(char *first, size_t size, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (*first)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(first, size, fmt, ap);
+	va_end(ap);
+}
+
+/* A bit for each page of [page, page + count) that the memfd has data in. */
+static uint64_t data_bits(int fd, uint64_t page, unsigned count)
+{
+	off_t at = (off_t)(page * PAGE_SIZE), end = at + (off_t)(count * PAGE_SIZE);
+	uint64_t bits = 0;
+
+	while (at < end) {
+		off_t data = lseek(fd, at, SEEK_DATA), hole;
+
+		if (data < 0 || data >= end)
+			break;
+		hole = lseek(fd, data, SEEK_HOLE);
+		if (hole < 0 || hole > end)
+			hole = end;
+		for (off_t p = data / (off_t)PAGE_SIZE; p < hole / (off_t)PAGE_SIZE; p++)
+			bits |= 1ull << ((uint64_t)p - page);
+		at = hole;
+	}
+	return bits;
+}
+
+static void see(struct lease_audit *a, enum page_state s)
+{
+	a->zero += s == PAGE_ZERO;
+	a->resident += s == PAGE_RESIDENT;
+	a->compressed += s == PAGE_COMPRESSED;
+	a->swapped += s == PAGE_SWAPPED;
+	a->lost += s == PAGE_LOST;
+}
+
+/* The client put a page where none was: it pays for it from now on. */
+static uint64_t adopt(struct lease *l, uint64_t page, uint64_t before, struct lease_audit *a)
+{
+	uint64_t epoch;
+
+	if (segment_charge(l->memory, 1, CHARGE_STORE) < 0) {
+		a->wrong++;
+		wrong(a->first_wrong, sizeof a->first_wrong, "page %llu was taken behind our back and the arena is full",
+			(unsigned long long)page);
+		return before;
+	}
+	epoch = ledger_move(l, page, before, PAGE_RESIDENT);
+	a->foreign++;
+	COUNT(l->vm, foreign_pages, 1);
+	return word_make(PAGE_RESIDENT, epoch & 0xffff) | (before & WORD_PIN_MASK);
+}
+
+/* The client punched it behind our back: it is what a discard would have left. */
+static uint64_t drop(struct lease *l, uint64_t page, uint64_t before, struct lease_audit *a)
+{
+	ledger_move(l, page, before, PAGE_ZERO);
+	a->discarded++;
+	return word_make(PAGE_ZERO, 0) | (before & WORD_PIN_MASK);
+}
+
+static void audit_chunk(struct lease *l, uint64_t page, unsigned count, struct lease_audit *a)
+{
+	uint64_t words[RUN_MAX], locked = 0, data, unpaid = 0;
+
+	/* a block of words that was never written: its pages are zero and must be holes */
+	if (!page_map_has(&l->map, page)) {
+		data = data_bits(l->memory->fd, page, count);
+		if (!data || page_map_touch(&l->map, page) < 0) {
+			a->zero += count;
+			goto counted;
+		}
+	}
+	for (unsigned i = 0; i < count; i++) {
+		if (lease_lock_word(l, page + i, LOCK_NS, &words[i])) {
+			locked |= 1ull << i;
+		} else {
+			words[i] = page_map_read(&l->map, page + i);
+			a->in_transit++;
+		}
+	}
+	data = data_bits(l->memory->fd, page, count);
+	for (unsigned i = 0; i < count; i++) {
+		enum page_state s = word_state(words[i]);
+		bool has = data >> i & 1;
+
+		if (locked >> i & 1) {
+			if (s == PAGE_RESIDENT && !has) {
+				words[i] = drop(l, page + i, words[i], a);
+				word_record(lease_word(l, page + i), words[i]);
+				unpaid++;
+			} else if (s != PAGE_RESIDENT && has) {
+				uint64_t stored = words[i];
+
+				words[i] = adopt(l, page + i, stored, a);
+				word_record(lease_word(l, page + i), words[i]);
+				if (word_state(words[i]) == PAGE_RESIDENT)
+					store_forget(l->vm, stored);
+			}
+			if (words[i] & WORD_MOVING) {
+				a->wrong++;
+				wrong(a->first_wrong, sizeof a->first_wrong, "page %llu is moving and nobody holds it",
+					(unsigned long long)(page + i));
+			}
+		}
+		see(a, word_state(words[i]));
+		a->data += has;
+	}
+	segment_uncharge(l->memory, unpaid);
+counted:
+	pthread_mutex_lock(&l->ledger_lock);
+	l->audit_hand = page + count;
+	pthread_mutex_unlock(&l->ledger_lock);
+	for (unsigned i = 0; i < count; i++)
+		if (locked >> i & 1)
+			word_unlock(lease_word(l, page + i), words[i]);
+	if (locked)
+		uffd_wake(l->uffd, lease_client_address(l, page), count * PAGE_SIZE);
+}
+
+static void compare(struct lease_audit *a, const char *what, uint64_t seen, int64_t moved, uint64_t counted)
+{
+	if ((int64_t)seen + moved == (int64_t)counted)
+		return;
+	a->wrong++;
+	wrong(a->first_wrong, sizeof a->first_wrong, "%llu %s pages by the words, %llu by the ledger",
+		(unsigned long long)((int64_t)seen + moved), what, (unsigned long long)counted);
+}
+
+void lease_run_audit(struct lease *l, struct lease_audit *a)
+{
+	uint64_t charged, sum;
+
+	*a = (struct lease_audit){ .pages = l->pages };
+	pthread_mutex_lock(&l->ledger_lock);
+	l->audit_hand = 0;
+	memset(l->audit_moved, 0, sizeof l->audit_moved);
+	pthread_mutex_unlock(&l->ledger_lock);
+
+	for (uint64_t page = 0; page < l->pages; page += RUN_MAX)
+		audit_chunk(l, page, (unsigned)(l->pages - page < RUN_MAX ? l->pages - page : RUN_MAX), a);
+
+	pthread_mutex_lock(&l->ledger_lock);
+	/* a page that could not be locked was counted as it looked, and may have settled before the hand passed */
+	if (!a->in_transit) {
+		compare(a, "zero", a->zero, l->audit_moved[PAGE_ZERO], l->count[PAGE_ZERO]);
+		compare(a, "resident", a->resident, l->audit_moved[PAGE_RESIDENT], l->count[PAGE_RESIDENT]);
+		compare(a, "compressed", a->compressed, l->audit_moved[PAGE_COMPRESSED], l->count[PAGE_COMPRESSED]);
+		compare(a, "swapped", a->swapped, l->audit_moved[PAGE_SWAPPED], l->count[PAGE_SWAPPED]);
+		compare(a, "lost", a->lost, l->audit_moved[PAGE_LOST], l->count[PAGE_LOST]);
+	}
+	sum = l->count[PAGE_ZERO] + l->count[PAGE_RESIDENT] + l->count[PAGE_COMPRESSED] + l->count[PAGE_SWAPPED] +
+		l->count[PAGE_LOST];
+	charged = atomic_load(&l->memory->frames);
+	if (charged < l->count[PAGE_RESIDENT]) {
+		a->wrong++;
+		wrong(a->first_wrong, sizeof a->first_wrong, "%llu pages are resident, %llu frames are charged",
+			(unsigned long long)l->count[PAGE_RESIDENT], (unsigned long long)charged);
+	}
+	/* what is charged and not resident is in the hands of the fault thread: one run at the most */
+	if (charged > l->count[PAGE_RESIDENT] + RUN_MAX) {
+		a->wrong++;
+		wrong(a->first_wrong, sizeof a->first_wrong, "%llu frames are charged for %llu resident pages",
+			(unsigned long long)charged, (unsigned long long)l->count[PAGE_RESIDENT]);
+	}
+	l->audit_hand = 0;
+	pthread_mutex_unlock(&l->ledger_lock);
+	if (sum != l->pages) {
+		a->wrong++;
+		wrong(a->first_wrong, sizeof a->first_wrong, "the states add up to %llu of %llu pages",
+			(unsigned long long)sum, (unsigned long long)l->pages);
+	}
+}
+
+/* Changes whenever a page may be on its way into or out of a store. */
+static uint64_t traffic(struct vm *vm)
+{
+	return atomic_load(&vm->counters.events) + atomic_load(&vm->counters.evicted_pages) +
+		atomic_load(&vm->counters.populated_pages) + atomic_load(&vm->counters.discarded_pages) +
+		atomic_load(&vm->counters.written_back_pages) + atomic_load(&vm->counters.cleaned_pages);
+}
+
+static uint64_t difference(uint64_t x, uint64_t y)
+{
+	return x > y ? x - y : y - x;
+}
+
+/* A store's content and the words that refer to it change one after the other: they are equal while nothing moves,
+ * and differ by what is in the hands of the lease's threads otherwise. */
+static void compare_stores(struct vm *vm, struct vm_audit *a, struct cache_numbers *c)
+{
+	static const struct timespec pause = { .tv_nsec = 500000 };
+	uint64_t slack = 0, before;
+
+	list_foreach(i, &vm->leases)
+		slack += 4 * RUN_MAX;
+	for (unsigned i = 0; i < 4; i++) {
+		before = traffic(vm);
+		cache_get_numbers(vm->cache, c);
+		a->cache_live_pages = c->live_objects;
+		a->cache_map_pages = atomic_load(&vm->pages[PAGE_COMPRESSED]);
+		a->swap_used_slots = swap_used_slots(vm->swap);
+		a->swap_map_pages = atomic_load(&vm->pages[PAGE_SWAPPED]);
+		if (a->cache_live_pages == a->cache_map_pages && a->swap_used_slots == a->swap_map_pages)
+			return;
+		nanosleep(&pause, NULL);
+	}
+	if (traffic(vm) == before && !vm_reclaiming(vm))
+		slack = 0;
+	if (difference(a->cache_live_pages, a->cache_map_pages) > slack) {
+		a->ok = false;
+		wrong(a->first_wrong, sizeof a->first_wrong, "the cache holds %llu pages, %llu words refer to it",
+			(unsigned long long)a->cache_live_pages, (unsigned long long)a->cache_map_pages);
+	}
+	if (difference(a->swap_used_slots, a->swap_map_pages) > slack) {
+		a->ok = false;
+		wrong(a->first_wrong, sizeof a->first_wrong, "%llu slots of the swap file are used, %llu words refer to it",
+			(unsigned long long)a->swap_used_slots, (unsigned long long)a->swap_map_pages);
+	}
+}
+
+void vm_audit_stores(struct vm *vm, struct vm_audit *a)
+{
+	struct cache_numbers c;
+
+	a->ok = a->leases.wrong == 0;
+	snprintf(a->first_wrong, sizeof a->first_wrong, "%s", a->leases.first_wrong);
+	compare_stores(vm, a, &c);
+	a->cache_blocks_frames = c.blocks_frames;
+	a->cache_charged_frames = c.charged_frames;
+	a->lease_blocks_frames = a->lease_charged_frames = 0;
+	list_foreach(i, &vm->leases) {
+		struct lease *l = container_of(i, struct lease, link);
+
+		a->lease_blocks_frames += segment_blocks(l->memory);
+		a->lease_charged_frames += atomic_load(&l->memory->frames);
+	}
+	if (c.expected_frames != c.blocks_frames || c.blocks_frames > c.charged_frames) {
+		a->ok = false;
+		wrong(a->first_wrong, sizeof a->first_wrong, "the cache has written %llu pages, its memfd holds %llu, %llu are charged",
+			(unsigned long long)c.expected_frames, (unsigned long long)c.blocks_frames, (unsigned long long)c.charged_frames);
+	}
+}

@@ -1,0 +1,309 @@
+/* Content out: from frames into the cache or the swap file, without the client's cooperation.
+ *
+ *	lock words > write-protect > pread into private memory > store it, error known > record (moving)
+ *	> punch > verify the hole > record > un-protect > unlock > wake
+ *
+ * Runs on the lease's worker only: write-protect, pread and punch may wait for locks that the client holds.
+ *
+ * Why no write is lost.  From write-protect on, a guest write waits in the kernel; what pread reads is therefore the
+ * last value.  The fault thread drops the write's event because the word is busy; un-protect and the wake after
+ * the unlock end the wait, the access faults again and finds the new state.  If anything refuses (a mapping that
+ * cannot be protected, a store that is full, a disk that fails), the page stays: it is un-protected and unlocked
+ * as it was, nothing is punched that is not stored.
+ *
+ * Un-protect comes after the punch because the protection of a punched page survives as a marker, which would
+ * cost the next write a second event; and before the unlock, because later it could strip the protection of the
+ * next eviction of the same page.
+ *
+ * After a punch SEEK_DATA must say hole.  A large folio that somebody references is zeroed and *kept* by the kernel,
+ * which reports success; then the content is written back into the page that is still there, and the page is
+ * called resident, not evicted.
+ *
+ * Crash rule: words are recorded moving before the punch; a successor sees hole = evicted, data = resident.
+ *
+ * Victims need not be neighbours; system calls are made per run of neighbours (2-3 us a page in runs of 64, 12-14
+ * alone).  A zero page is dropped: it costs neither cache nor disk. */
+#include "mem/vm_impl.h"
+
+#include "mem/checksum.h"
+#include "mem/inject.h"
+#include "mem/uffd.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Neighbouring pages of a batch: [from, from + count) of its arrays. */
+struct span {
+	unsigned from, count;
+};
+
+/* The next span at or after `at` whose pages have their bit in `mask`; false at the end. */
+static bool next_span(const struct batch *b, uint64_t mask, unsigned at, struct span *ret)
+{
+	while (at < b->count && !(mask >> at & 1))
+		at++;
+	if (at >= b->count)
+		return false;
+	ret->from = at;
+	while (at + 1 < b->count && (mask >> (at + 1) & 1) && b->page[at + 1] == b->page[at] + 1)
+		at++;
+	ret->count = at + 1 - ret->from;
+	return true;
+}
+
+#define foreach_span(s, b, mask) for (struct span s = { 0, 0 }; next_span(b, mask, s.from + s.count, &s);)
+
+static uint64_t full_mask(unsigned count)
+{
+	return count == 64 ? UINT64_MAX : (1ull << count) - 1;
+}
+
+static uint64_t span_mask(struct span s)
+{
+	return full_mask(s.count) << s.from;
+}
+
+/* Older kernels want each call inside one mapping: then page by page says which refuse. */
+static uint64_t protect(struct lease *l, const struct batch *b)
+{
+	uint64_t ok = 0, all = full_mask(b->count);
+
+	if (inject.twin_no_protect)
+		return all;
+	foreach_span(s, b, all) {
+		if (uffd_protect(l->uffd, lease_client_address(l, b->page[s.from]), s.count * PAGE_SIZE) == 0) {
+			ok |= span_mask(s);
+			continue;
+		}
+		for (unsigned i = s.from; i < s.from + s.count; i++)
+			if (uffd_protect(l->uffd, lease_client_address(l, b->page[i]), PAGE_SIZE) == 0)
+				ok |= 1ull << i;
+	}
+	if (ok != all)
+		COUNT(l->vm, protect_refused, 1);
+	return ok;
+}
+
+static void unprotect(struct lease *l, const struct batch *b, uint64_t mask)
+{
+	if (inject.twin_no_protect)
+		return;
+	foreach_span(s, b, mask) {
+		if (uffd_unprotect(l->uffd, lease_client_address(l, b->page[s.from]), s.count * PAGE_SIZE) == 0)
+			continue;
+		for (unsigned i = s.from; i < s.from + s.count; i++)
+			uffd_unprotect(l->uffd, lease_client_address(l, b->page[i]), PAGE_SIZE);
+	}
+}
+
+static uint64_t copy_out(struct lease *l, const struct batch *b, uint8_t *buf, uint64_t mask)
+{
+	uint64_t ok = 0;
+
+	foreach_span(s, b, mask) {
+		size_t want = s.count * PAGE_SIZE, done = 0;
+
+		while (done < want) {
+			ssize_t n = pread(l->memory->fd, buf + s.from * PAGE_SIZE + done, want - done,
+				(off_t)(b->page[s.from] * PAGE_SIZE + done));
+
+			if (n < 0 && errno == EINTR)
+				continue;
+			if (n <= 0)
+				break;
+			done += (size_t)n;
+		}
+		if (done == want)
+			ok |= span_mask(s);
+	}
+	return ok;
+}
+
+static bool all_zero(const uint8_t *page)
+{
+	return page[0] == 0 && memcmp(page, page + 1, PAGE_SIZE - 1) == 0;
+}
+
+/* Into the cache.  false: it does not compress, or there is no room. */
+static bool to_cache(struct lease *l, struct bench *b, uint64_t page, const uint8_t *content, uint64_t *ret_word)
+{
+	struct vm *vm = l->vm;
+	int level = atomic_load_explicit(&vm->settings->zstd_level, memory_order_relaxed);
+	uint8_t out[CACHE_OBJECT_MAX];
+	struct cache_object header = { .page = (uint32_t)page, .lease = (uint16_t)l->id };
+	uint64_t ref;
+	size_t n;
+
+	if (!atomic_load_explicit(&vm->settings->zip_max_pct, memory_order_relaxed))
+		return false;
+	n = codec_compress(b->codec, level, content, out, sizeof out);
+	if (!n)
+		return false;
+	header.length = (uint16_t)n;
+	header.checksum = checksum_page(content);
+	if (cache_put(vm->cache, &header, out, &ref) < 0)
+		return false;
+	*ret_word = word_make(PAGE_COMPRESSED, ref);
+	return true;
+}
+
+/* Neighbouring slots for the pages of `mask`, one write each time; the bits of those that are on disk. */
+static uint64_t to_swap(struct lease *l, uint8_t *buf, uint64_t mask, uint64_t *words)
+{
+	struct vm *vm = l->vm;
+	uint64_t ok = 0;
+
+	while (mask) {
+		struct iovec v[RUN_MAX];
+		unsigned index[RUN_MAX], want = (unsigned)__builtin_popcountll(mask), got;
+		uint64_t first;
+
+		got = swap_alloc(vm->swap, want, &first);
+		if (!got)
+			break;
+		for (unsigned i = 0; i < got; i++) {
+			index[i] = (unsigned)__builtin_ctzll(mask);
+			mask &= mask - 1;
+			v[i] = (struct iovec){ buf + index[i] * PAGE_SIZE, PAGE_SIZE };
+		}
+		if (swap_write(vm->swap, first, v, got) < 0) {
+			swap_release(vm->swap, first, got);
+			COUNT(vm, swap_write_errors, 1);
+			break;
+		}
+		for (unsigned i = 0; i < got; i++) {
+			words[index[i]] = word_make(PAGE_SWAPPED, first + i);
+			ok |= 1ull << index[i];
+		}
+		COUNT(vm, swap_out_pages, got);
+	}
+	return ok;
+}
+
+static bool is_hole(int fd, uint64_t page, unsigned count)
+{
+	off_t data = lseek(fd, (off_t)(page * PAGE_SIZE), SEEK_DATA);
+
+	return data < 0 ? errno == ENXIO : (uint64_t)data >= (page + count) * PAGE_SIZE;
+}
+
+/* Punch and verify; the bits of those that are holes now.  `buf`: what was in them, NULL if it does not matter. */
+static uint64_t punch(struct lease *l, const struct batch *b, uint64_t mask, const uint8_t *buf)
+{
+	int fd = l->memory->fd;
+	uint64_t ok = 0;
+
+	foreach_span(s, b, mask) {
+		uint64_t at = b->page[s.from] * PAGE_SIZE;
+
+		if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)at, (off_t)(s.count * PAGE_SIZE)) < 0)
+			continue;
+		if (is_hole(fd, b->page[s.from], s.count)) {
+			ok |= span_mask(s);
+			continue;
+		}
+		for (unsigned i = s.from; i < s.from + s.count; i++) {
+			if (is_hole(fd, b->page[i], 1)) {
+				ok |= 1ull << i;
+				continue;
+			}
+			COUNT(l->vm, punch_failed, 1);
+			/* not a hole, so this fills nothing: it overwrites the zeros that the kernel left */
+			if (buf && pwrite(fd, buf + i * PAGE_SIZE, PAGE_SIZE, (off_t)(b->page[i] * PAGE_SIZE)) < 0)
+				COUNT(l->vm, foreign_pages, 1);
+		}
+	}
+	return ok;
+}
+
+static void unlock_and_wake(struct lease *l, const struct batch *b, const uint64_t *words)
+{
+	for (unsigned i = 0; i < b->count; i++)
+		word_unlock(lease_word(l, b->page[i]), words[i]);
+	foreach_span(s, b, full_mask(b->count))
+		uffd_wake(l->uffd, lease_client_address(l, b->page[s.from]), s.count * PAGE_SIZE);
+}
+
+unsigned evict_batch(struct lease *l, struct bench *bench, struct batch *b)
+{
+	struct vm *vm = l->vm;
+	uint64_t words[RUN_MAX], prot, have, stored = 0, swap = 0, out, zero = 0;
+	unsigned n;
+
+	prot = protect(l, b);
+	have = copy_out(l, b, bench->buf, prot);
+	for (unsigned i = 0; i < b->count; i++) {
+		uint8_t *content = bench->buf + i * PAGE_SIZE;
+
+		words[i] = b->before[i];
+		if (!(have >> i & 1))
+			continue;
+		if (all_zero(content)) {
+			words[i] = word_make(PAGE_ZERO, 0);
+			zero |= 1ull << i;
+		} else if (to_cache(l, bench, b->page[i], content, &words[i])) {
+			stored |= 1ull << i;
+		} else {
+			swap |= 1ull << i;
+		}
+	}
+	swap = to_swap(l, bench->buf, swap, words);
+	out = zero | stored | swap;
+	for (unsigned i = 0; i < b->count; i++)
+		if (out >> i & 1)
+			word_record(lease_word(l, b->page[i]), words[i] | WORD_MOVING);
+	have = punch(l, b, out, bench->buf);
+	for (unsigned i = 0; i < b->count; i++) {
+		if (have >> i & 1) {
+			ledger_move(l, b->page[i], b->before[i], word_state(words[i]));
+			word_record(lease_word(l, b->page[i]), words[i]);
+		} else if (out >> i & 1) {
+			/* the kernel kept the page */
+			uint64_t unused = words[i];
+
+			words[i] = b->before[i];
+			word_record(lease_word(l, b->page[i]), words[i]);
+			store_forget(vm, unused);
+		}
+	}
+	unprotect(l, b, prot);
+	unlock_and_wake(l, b, words);
+	n = (unsigned)__builtin_popcountll(have);
+	segment_uncharge(l->memory, n);
+	COUNT(vm, evicted_pages, n);
+	COUNT(vm, evicted_zero_pages, (uint64_t)__builtin_popcountll(have & zero));
+	COUNT(vm, compress_pages, (uint64_t)__builtin_popcountll(have & stored));
+	return n;
+}
+
+unsigned discard_batch(struct lease *l, struct batch *b)
+{
+	struct vm *vm = l->vm;
+	uint64_t words[RUN_MAX], resident = 0, holes;
+	unsigned changed = 0;
+
+	for (unsigned i = 0; i < b->count; i++) {
+		words[i] = word_make(PAGE_ZERO, 0) | (b->before[i] & WORD_PIN_MASK);
+		if (word_state(b->before[i]) == PAGE_RESIDENT) {
+			resident |= 1ull << i;
+			word_record(lease_word(l, b->page[i]), words[i] | WORD_MOVING);
+		}
+	}
+	holes = punch(l, b, resident, NULL);
+	for (unsigned i = 0; i < b->count; i++) {
+		if ((resident & ~holes) >> i & 1) {
+			words[i] = b->before[i]; /* kept by the kernel, and zero */
+			continue;
+		}
+		changed += word_state(b->before[i]) != PAGE_ZERO;
+		ledger_move(l, b->page[i], b->before[i], PAGE_ZERO);
+		word_record(lease_word(l, b->page[i]), words[i]);
+		store_forget(vm, b->before[i]);
+	}
+	unlock_and_wake(l, b, words);
+	segment_uncharge(l->memory, (uint64_t)__builtin_popcountll(holes));
+	COUNT(vm, discarded_pages, changed);
+	return changed;
+}

@@ -1,0 +1,215 @@
+/* Faults: one thread per lease that reads one event at a time, blocking, and fills.
+ *
+ * One event per read, because a waiter that was woken before its event was read takes the event with it: reading
+ * several at a time brings events of pages that were filled since.  Blocking and unpinned, because the wake-up is
+ * cheapest on the core where the fault happened.
+ *
+ *	event	word		act
+ *	MISSING	busy		drop: whoever clears busy wakes, and the access faults again
+ *	MISSING	RESIDENT	the client punched it out itself (or the event is late): zero page unless there is one
+ *	MISSING	ZERO ...	charge a frame, lock, fill
+ *	MISSING	LOST		poison again
+ *	WP	busy		drop: un-protecting now would take the protection from under an eviction
+ *	WP	else		lock, un-protect, unlock: a marker that outlived its eviction
+ *
+ * A fault waits for memory only when the arena is truly empty, and before it locks its word, so that the page can
+ * meanwhile be audited, written back or discarded.  Nothing here allocates, logs, or waits for another VM's disk.
+ *
+ * Sequential readers: a fault that follows the last page of a run doubles the run (up to fault_around); any other
+ * starts again with one page.  So a wrong guess is never repeated, and a stream of n pages costs about n / 64 events. */
+#include "mem/vm_impl.h"
+
+#include "base/clock.h"
+#include "mem/uffd.h"
+
+#include <errno.h>
+
+#define WAIT_NS (20 * NS_PER_MS)
+
+static unsigned stream_window(struct lease *l, uint64_t page, struct stream **ret)
+{
+	unsigned max = atomic_load_explicit(&l->vm->settings->fault_around_pages, memory_order_relaxed);
+	struct stream *oldest = &l->streams[0];
+
+	max = max < RUN_MAX ? max : RUN_MAX;
+	l->stream_clock++;
+	for (unsigned i = 0; i < STREAMS; i++) {
+		struct stream *s = &l->streams[i];
+
+		if (s->window && s->next == page) {
+			s->age = l->stream_clock;
+			s->window = s->window * 2 < max ? s->window * 2 : max;
+			*ret = s;
+			return s->window;
+		}
+		if (s->age < oldest->age)
+			oldest = s;
+	}
+	*oldest = (struct stream){ .window = 1, .age = l->stream_clock };
+	*ret = oldest;
+	return 1;
+}
+
+/* Whether page `to` can join a run that began with word `first`, `n` pages before. */
+static bool joins(uint64_t first, uint64_t w, unsigned n)
+{
+	if ((w & WORD_BUSY) || word_state(w) != word_state(first))
+		return false;
+	return word_state(w) != PAGE_SWAPPED || word_ref(w) == word_ref(first) + n;
+}
+
+/* Wait for a frame.  0, or -ESHUTDOWN when the lease ends meanwhile. */
+static int charge_or_wait(struct lease *l)
+{
+	struct vm *vm = l->vm;
+	bool waited = false;
+	int r;
+
+	while ((r = segment_charge(l->memory, 1, CHARGE_GUEST)) < 0) {
+		if (atomic_load(&l->fault_stop))
+			return -ESHUTDOWN;
+		if (!waited)
+			COUNT(vm, frame_waits, 1);
+		waited = true;
+		arena_poke(vm->arena);
+		account_wait(&vm->account, WAIT_NS);
+	}
+	return 0;
+}
+
+static bool needs_frame(uint64_t w)
+{
+	return word_state(w) != PAGE_RESIDENT && word_state(w) != PAGE_LOST;
+}
+
+static void missing(struct lease *l, struct bench *b, uint64_t page, uint64_t began_ns)
+{
+	struct vm *vm = l->vm;
+	uint64_t before[RUN_MAX], client = lease_client_address(l, page);
+	enum fault_cause cause;
+	struct stream *s;
+	unsigned window, n;
+	bool charged;
+
+	/* words of a block that was never written need its charge first */
+	while (page_map_touch(&l->map, page) < 0) {
+		if (atomic_load(&l->fault_stop))
+			return;
+		arena_poke(vm->arena);
+		account_wait(&vm->account, WAIT_NS);
+	}
+	before[0] = atomic_load_explicit(lease_word(l, page), memory_order_acquire);
+	charged = !(before[0] & WORD_BUSY) && needs_frame(before[0]);
+	if (charged && charge_or_wait(l) < 0)
+		return;
+	/* The word may have changed since: what counts is what the lock finds. */
+	if ((before[0] & WORD_BUSY) || !word_lock(lease_word(l, page), &before[0])) {
+		segment_uncharge(l->memory, charged);
+		COUNT(vm, faults_busy, 1);
+		return;
+	}
+	if (needs_frame(before[0]) != charged) {
+		/* it was evicted, filled or discarded in between: let the access come again */
+		word_unlock(lease_word(l, page), before[0]);
+		segment_uncharge(l->memory, charged);
+		uffd_wake(l->uffd, client, PAGE_SIZE);
+		return;
+	}
+	switch (word_state(before[0])) {
+	case PAGE_RESIDENT:
+		fill_discarded(l, page, before[0]);
+		return;
+	case PAGE_LOST:
+		/* without UFFDIO_POISON the access stays blocked: never zeros */
+		if (uffd_poison(l->uffd, client, PAGE_SIZE) == 0) {
+			word_unlock(lease_word(l, page), before[0]);
+			uffd_wake(l->uffd, client, PAGE_SIZE);
+		} else {
+			word_unlock(lease_word(l, page), before[0]);
+		}
+		return;
+	case PAGE_COMPRESSED:
+		cause = FAULT_COMPRESSED;
+		COUNT(vm, faults_compressed, 1);
+		break;
+	case PAGE_SWAPPED:
+		cause = FAULT_SWAPPED;
+		COUNT(vm, faults_swapped, 1);
+		break;
+	default:
+		cause = FAULT_ZERO;
+		COUNT(vm, faults_zero, 1);
+	}
+	window = stream_window(l, page, &s);
+	if (window > 1 && arena_is_short(vm->arena))
+		window = 1;
+	for (n = 1; n < window && page + n < l->pages; n++) {
+		if (page_map_touch(&l->map, page + n) < 0 ||
+			!joins(before[0], atomic_load_explicit(lease_word(l, page + n), memory_order_acquire), n) ||
+			segment_charge(l->memory, 1, CHARGE_GUEST) < 0)
+			break;
+		if (!word_lock(lease_word(l, page + n), &before[n])) {
+			segment_uncharge(l->memory, 1);
+			break;
+		}
+		if (!joins(before[0], before[n], n)) {
+			word_unlock(lease_word(l, page + n), before[n]);
+			uffd_wake(l->uffd, lease_client_address(l, page + n), PAGE_SIZE);
+			segment_uncharge(l->memory, 1);
+			break;
+		}
+	}
+	n = fill_run(l, b, page, n, before);
+	s->next = page + (n ? n : 1);
+	if (n > 1)
+		COUNT(vm, around_pages, n - 1);
+	began_ns = now_ns() - began_ns;
+	histogram_add(&vm->latency[cause], began_ns);
+	COUNT(vm, stall_ns, began_ns);
+}
+
+static void protected_write(struct lease *l, uint64_t page, uint64_t began_ns)
+{
+	struct vm *vm = l->vm;
+	uint64_t before;
+
+	COUNT(vm, faults_protected, 1);
+	if (page_map_touch(&l->map, page) < 0 || !word_lock(lease_word(l, page), &before))
+		return;
+	uffd_unprotect(l->uffd, lease_client_address(l, page), PAGE_SIZE);
+	word_unlock(lease_word(l, page), before);
+	uffd_wake(l->uffd, lease_client_address(l, page), PAGE_SIZE);
+	histogram_add(&vm->latency[FAULT_PROTECTED], now_ns() - began_ns);
+}
+
+void *fault_main(void *arg)
+{
+	struct lease *l = arg;
+	struct vm *vm = l->vm;
+	struct bench b;
+
+	while (bench_init(&b) < 0 && !atomic_load(&l->fault_stop))
+		account_wait(&vm->account, WAIT_NS);
+	while (!atomic_load(&l->fault_stop)) {
+		struct uffd_fault f;
+		uint64_t began_ns, page;
+		int r = uffd_read(l->uffd, &f);
+
+		if (r == -EINTR || r == 0)
+			continue;
+		if (r < 0)
+			break; /* not a descriptor that we can read: only its own client waits */
+		began_ns = now_ns();
+		COUNT(vm, events, 1);
+		page = (f.address - l->address) >> PAGE_SHIFT;
+		if (f.address < l->address || page >= l->pages)
+			continue; /* the client registered something else: nobody's business but its own */
+		if (f.missing)
+			missing(l, &b, page, began_ns);
+		else
+			protected_write(l, page, began_ns);
+	}
+	bench_fini(&b);
+	atomic_store(&l->fault_ended, true);
+	return NULL;
+}

@@ -1,0 +1,254 @@
+/* Content in: from nothing, from the cache, from the swap file into a frame of the lease.
+ *
+ * The page is put into the memfd by UFFDIO_COPY (or ZEROPAGE) into a mapping of the daemon's own, registered
+ * MISSING with a userfaultfd of the daemon, and the client is woken on its userfaultfd.  Why not otherwise:
+ *  - pwrite: the guest can see the fresh page before its content (a source that is not mapped in the writer);
+ *    it takes the inode lock, which a client can hold without bound; under shmem huge pages it fills 511 neighbours.
+ *  - memcpy through a mapping: another guest thread sees half a page.
+ *  - COPY into the client: takes the client's mmap_lock on older kernels, and charges its cgroup.
+ * COPY is atomic, answers EEXIST instead of overwriting, and allocates one page whatever the huge page setting is.
+ *
+ * Order of one fill, with the crash rule of page_map.h in mind (moving: resident if the memfd has data):
+ *
+ *	lock word > record moving > content into private memory, verified > COPY > record RESIDENT > unlock > WAKE
+ *	> forget the stored copy
+ *
+ * A crash before COPY leaves hole + moving: the old state.  After COPY, data + moving: resident.  The stored copy goes
+ * last, so there is no instant at which the page is in neither place.  A stored copy that a crash leaves behind is
+ * found by nobody's word and so is free when the stores are rebuilt.
+ *
+ * Races.  Two guest threads on one page: both wait in the kernel, the first event fills, the wake ends both waits; an
+ * event of the second that was already read meets RESIDENT and is answered by fill_discarded, whose zero
+ * page meets EEXIST: only a wake.  Evictor, store mover: the word is busy, they leave it alone.  A client that
+ * wrote into the hole behind our back (write(2) on the memfd): EEXIST; its bytes stay and are counted as foreign.
+ *
+ * A run of several pages is finished by one UFFDIO_CONTINUE on the client's userfaultfd: it maps the pages and wakes,
+ * so that the guest takes no further kernel fault for each.  The words are busy until it is done: CONTINUE erases
+ * write protection, and on a page that an eviction has just protected that would lose a write. */
+#include "mem/vm_impl.h"
+
+#include "mem/checksum.h"
+#include "mem/inject.h"
+#include "mem/uffd.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <time.h>
+
+int bench_init(struct bench *b)
+{
+	void *m = mmap(NULL, RUN_MAX * PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	int r;
+
+	*b = (struct bench){ 0 };
+	if (m == MAP_FAILED)
+		return -errno;
+	b->buf = m;
+	madvise(m, RUN_MAX * PAGE_SIZE, MADV_DONTDUMP);
+	/* best effort: RLIMIT_MEMLOCK may be small; the unit raises it */
+	(void)mlock(m, RUN_MAX * PAGE_SIZE);
+	r = codec_new(&b->codec);
+	if (r < 0)
+		bench_fini(b);
+	return r;
+}
+
+void bench_fini(struct bench *b)
+{
+	if (b->buf)
+		munmap(b->buf, RUN_MAX * PAGE_SIZE);
+	codec_free(b->codec);
+	*b = (struct bench){ 0 };
+}
+
+int own_map(struct lease *l)
+{
+	uint64_t bytes = l->pages * PAGE_SIZE;
+	int flags = MAP_SHARED | MAP_NORESERVE | (l->own ? MAP_FIXED : 0);
+	void *m;
+
+	/* zap first, under the read side of our mmap lock: replacing the mapping is then quick, and frees its
+	 * page tables, which would cost 0.2 % of all that was ever filled */
+	if (l->own)
+		madvise(l->own, bytes, MADV_DONTNEED);
+	m = mmap(l->own, bytes, PROT_READ | PROT_WRITE, flags, l->memory->fd, 0);
+	if (m == MAP_FAILED)
+		return -errno;
+	if (!l->own)
+		l->own = m; /* else it is the same, and the fault thread reads it */
+	madvise(m, bytes, MADV_NOHUGEPAGE);
+	madvise(m, bytes, MADV_DONTDUMP);
+	madvise(m, bytes, MADV_DONTFORK);
+	atomic_store(&l->own_filled, 0);
+	/* until this is done a fill gets ENOENT, and tries again */
+	return uffd_register_missing(l->own_uffd, (uint64_t)m, bytes);
+}
+
+/* A page that no store can give back. */
+static void lose(struct lease *l, uint64_t page, uint64_t before, const char *why)
+{
+	struct vm *vm = l->vm;
+	int r = uffd_poison(l->uffd, lease_client_address(l, page), PAGE_SIZE);
+
+	ledger_move(l, page, before, PAGE_LOST);
+	word_unlock(lease_word(l, page), word_make(PAGE_LOST, 0) | (before & WORD_PIN_MASK));
+	store_forget(vm, before);
+	if (r == 0) {
+		/* whoever waits must try again to get its machine check */
+		uffd_wake(l->uffd, lease_client_address(l, page), PAGE_SIZE);
+	} else if (!atomic_load(&vm->troubled)) {
+		snprintf(vm->trouble, sizeof vm->trouble,
+			"guest page %#llx is lost (%s); whoever touches it waits: this kernel cannot poison pages",
+			(unsigned long long)(l->gpa + page * PAGE_SIZE), why);
+		atomic_store(&vm->troubled, true);
+	}
+}
+
+static int from_cache(struct lease *l, struct bench *b, uint64_t page, uint64_t before, void *to)
+{
+	const struct cache_object *o = cache_look(l->vm->cache, word_ref(before));
+	int r;
+
+	if (o->page != (uint32_t)page || o->lease != l->id || o->length > CACHE_OBJECT_MAX)
+		return -EBADMSG;
+	r = codec_decompress(b->codec, o->data, o->length, to);
+	if (r == 0 && inject.cache_corrupt)
+		*(uint8_t *)to ^= 1;
+	if (r == 0 && checksum_page(to) != o->checksum)
+		r = -EBADMSG;
+	return r;
+}
+
+/* Content of the pages into b->buf.  How many pages from the first on are there; *ret_error says why it stopped. */
+static unsigned fetch(struct lease *l, struct bench *b, uint64_t page, unsigned count, const uint64_t *before, int *ret_error)
+{
+	struct vm *vm = l->vm;
+	int r = 0;
+
+	switch (word_state(before[0])) {
+	case PAGE_COMPRESSED:
+		for (unsigned i = 0; i < count; i++) {
+			r = from_cache(l, b, page + i, before[i], b->buf + i * PAGE_SIZE);
+			if (r < 0) {
+				*ret_error = r;
+				return i;
+			}
+		}
+		return count;
+	case PAGE_SWAPPED:
+		r = swap_read(vm->swap, word_ref(before[0]), count, b->buf);
+		if (r < 0 && count > 1) {
+			/* one page at a time says which it is */
+			count = 1;
+			r = swap_read(vm->swap, word_ref(before[0]), 1, b->buf);
+		}
+		if (r < 0) /* once more: a transient error of the device is not the end of a page */
+			r = swap_read(vm->swap, word_ref(before[0]), 1, b->buf);
+		*ret_error = r;
+		return r < 0 ? 0 : count;
+	default:
+		return count;
+	}
+}
+
+/* Pages of the run that the memfd had already (bits in *ret_foreign) count as put. */
+static void put_frames(struct lease *l, struct bench *b, uint64_t page, unsigned count, bool zero, uint64_t *ret_foreign)
+{
+	uint64_t to = (uint64_t)l->own + page * PAGE_SIZE, length = count * PAGE_SIZE, at = 0, done;
+	static const struct timespec pause = { .tv_nsec = 1000000 };
+
+	*ret_foreign = 0;
+	while (at < length) {
+		int r = zero ? uffd_zero(l->own_uffd, to + at, length - at, &done)
+			     : uffd_copy(l->own_uffd, to + at, b->buf + at, length - at, &done);
+
+		at += done;
+		if (at >= length)
+			break;
+		if (r == -EEXIST) {
+			*ret_foreign |= 1ull << (at / PAGE_SIZE);
+			at += PAGE_SIZE;
+		} else if (r == -ENOENT) {
+			sched_yield(); /* own_map is at work */
+		} else {
+			/* the host itself has no page for us: wait, the guest waits too, nothing is lost */
+			nanosleep(&pause, NULL);
+		}
+	}
+}
+
+unsigned fill_run(struct lease *l, struct bench *b, uint64_t page, unsigned count, const uint64_t *before)
+{
+	struct vm *vm = l->vm;
+	enum page_state from = word_state(before[0]);
+	uint64_t foreign = 0, mapped = 0, filled;
+	unsigned have;
+	int error = 0;
+
+	for (unsigned i = 0; i < count; i++)
+		word_record(lease_word(l, page + i), before[i] | WORD_MOVING);
+	have = fetch(l, b, page, count, before, &error);
+	if (have)
+		put_frames(l, b, page, have, from == PAGE_ZERO, &foreign);
+	for (unsigned i = 0; i < have; i++) {
+		uint64_t epoch = ledger_move(l, page + i, before[i], PAGE_RESIDENT);
+		uint64_t now = word_make(PAGE_RESIDENT, epoch & 0xffff) | (before[i] & WORD_PIN_MASK);
+
+		/* needed again: it is in use */
+		if (from != PAGE_ZERO)
+			now |= 1ull << WORD_USE_SHIFT;
+		word_record(lease_word(l, page + i), now);
+	}
+	if (have > 1)
+		uffd_continue(l->uffd, lease_client_address(l, page), have * PAGE_SIZE, &mapped);
+	for (unsigned i = 0; i < have; i++) {
+		word *w = lease_word(l, page + i);
+
+		word_unlock(w, atomic_load_explicit(w, memory_order_relaxed));
+	}
+	if (have && mapped < have * PAGE_SIZE)
+		uffd_wake(l->uffd, lease_client_address(l, page), have * PAGE_SIZE);
+	for (unsigned i = 0; i < have; i++)
+		store_forget(vm, before[i]);
+	if (foreign)
+		COUNT(vm, foreign_pages, (uint64_t)__builtin_popcountll(foreign));
+	if (from == PAGE_SWAPPED && have)
+		COUNT(vm, swap_in_pages, have);
+	if (from != PAGE_ZERO)
+		COUNT(vm, refault_pages, have);
+
+	/* What could not be fetched keeps its place, or is lost if it was the one asked for. */
+	for (unsigned i = have; i < count; i++) {
+		if (i == 0 && from == PAGE_SWAPPED && error != -EBADMSG)
+			COUNT(vm, swap_read_errors, 1);
+		if (i == 0 && error == -EBADMSG)
+			COUNT(vm, checksum_errors, 1);
+		if (i == 0) {
+			lose(l, page, before[0], from == PAGE_SWAPPED ? "swap file" : "compression cache");
+		} else {
+			word_unlock(lease_word(l, page + i), before[i]);
+			uffd_wake(l->uffd, lease_client_address(l, page + i), PAGE_SIZE);
+		}
+	}
+	if (have < count)
+		segment_uncharge(l->memory, count - have);
+	filled = atomic_fetch_add(&l->own_filled, have);
+	if (filled < OWN_REFRESH_PAGES && filled + have >= OWN_REFRESH_PAGES)
+		lease_request_refresh(l);
+	return have;
+}
+
+void fill_discarded(struct lease *l, uint64_t page, uint64_t before)
+{
+	uint64_t foreign;
+
+	/* The frame of this page is charged in either case: the client punched it, or it is there and the event
+	 * was late.  A zero page that meets data changes nothing. */
+	put_frames(l, NULL, page, 1, true, &foreign);
+	if (!foreign)
+		COUNT(l->vm, faults_discarded, 1);
+	word_unlock(lease_word(l, page), before);
+	uffd_wake(l->uffd, lease_client_address(l, page), PAGE_SIZE);
+}

@@ -1,0 +1,412 @@
+/* The life of a lease, and its ledger. */
+#include "mem/vm_impl.h"
+
+#include "mem/uffd.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define STACK_BYTES  (256u << 10)
+#define END_SIGNAL   SIGUSR2
+#define LEASE_ID_MAX 65535u
+
+const char *const page_state_names[] = {
+	[PAGE_ZERO] = "zero", [PAGE_RESIDENT] = "resident", [PAGE_SHARED] = "shared", [PAGE_BREAKING] = "breaking",
+	[PAGE_COMPRESSED] = "compressed", [PAGE_SWAPPED] = "swapped", [PAGE_BALLOONED] = "ballooned", [PAGE_LOST] = "lost",
+};
+
+/* ---- ledger ---- */
+
+static void raise_peak(_Atomic uint64_t *peak, uint64_t now)
+{
+	uint64_t old = atomic_load_explicit(peak, memory_order_relaxed);
+
+	while (now > old && !atomic_compare_exchange_weak(peak, &old, now))
+		;
+}
+
+/* A generation is an eighth of what is resident: fine enough to tell old from new, coarse enough that neighbours
+ * filled together leave together. */
+static void advance_epoch(struct lease *l)
+{
+	while (l->epoch_oldest < l->epoch && !l->epoch_pages[l->epoch_oldest % EPOCHS])
+		l->epoch_oldest++;
+	if (l->epoch_fills < RUN_MAX || l->epoch_fills * 8 < l->count[PAGE_RESIDENT] ||
+		l->epoch - l->epoch_oldest >= EPOCHS - 2)
+		return;
+	l->epoch++;
+	l->epoch_fills = 0;
+}
+
+uint64_t ledger_move(struct lease *l, uint64_t page, uint64_t before, enum page_state to)
+{
+	enum page_state from = word_state(before);
+	struct vm *vm = l->vm;
+	uint64_t epoch, now;
+
+	pthread_mutex_lock(&l->ledger_lock);
+	assert(l->count[from]);
+	l->count[from]--;
+	l->count[to]++;
+	if (from == PAGE_RESIDENT)
+		l->epoch_pages[word_ref(before) % EPOCHS]--;
+	if (to == PAGE_RESIDENT) {
+		l->epoch_fills++;
+		advance_epoch(l);
+		l->epoch_pages[l->epoch % EPOCHS]++;
+	}
+	if (page < l->audit_hand) {
+		l->audit_moved[from]--;
+		l->audit_moved[to]++;
+	}
+	epoch = l->epoch;
+	pthread_mutex_unlock(&l->ledger_lock);
+
+	atomic_fetch_sub(&vm->pages[from], 1);
+	now = atomic_fetch_add(&vm->pages[to], 1) + 1;
+	if (to == PAGE_COMPRESSED)
+		raise_peak(&vm->counters.compressed_peak_bytes, now);
+	else if (to == PAGE_SWAPPED)
+		raise_peak(&vm->counters.swapped_peak_bytes, now);
+	return epoch;
+}
+
+bool ledger_restamp(struct lease *l, uint64_t page, uint64_t seen, bool newest, unsigned use)
+{
+	bool same;
+	uint64_t now;
+
+	/* The lock is held over the exchange so that no evictor uncounts the new generation before it is counted. */
+	pthread_mutex_lock(&l->ledger_lock);
+	now = word_make(PAGE_RESIDENT, (newest ? l->epoch : l->epoch_oldest) & 0xffff) | (seen & WORD_PIN_MASK) |
+		(uint64_t)use << WORD_USE_SHIFT;
+	same = !(seen & WORD_BUSY) && atomic_compare_exchange_strong(lease_word(l, page), &seen, now);
+	if (same) {
+		l->epoch_pages[word_ref(seen) % EPOCHS]--;
+		l->epoch_pages[word_ref(now) % EPOCHS]++;
+	}
+	pthread_mutex_unlock(&l->ledger_lock);
+	return same;
+}
+
+uint64_t ledger_oldest(struct lease *l, uint64_t *ret_newest)
+{
+	uint64_t oldest;
+
+	pthread_mutex_lock(&l->ledger_lock);
+	advance_epoch(l);
+	oldest = l->epoch_oldest;
+	*ret_newest = l->epoch;
+	pthread_mutex_unlock(&l->ledger_lock);
+	return oldest;
+}
+
+/* ---- life ---- */
+
+static int check_region(struct vm *vm, uint64_t gpa, uint64_t size, struct problem *p)
+{
+	if (!size || size % PAGE_SIZE || gpa % PAGE_SIZE || gpa + size < gpa || gpa + size > INT64_MAX)
+		return problem_set(p, EINVAL, PROBLEM_INVALID_SIZE, size, PAGE_SIZE,
+			"a lease has a size above 0, and size and guest-physical address are multiples of 4096");
+	if (vm->leased_pages + size / PAGE_SIZE > vm->config.size_bytes / PAGE_SIZE)
+		return problem_set(p, ENOSPC, PROBLEM_LEASE_BEYOND_SIZE, vm->leased_pages * PAGE_SIZE + size,
+			vm->config.size_bytes, "the VM's leases would add up to more than its size: register with a larger one");
+	list_foreach(i, &vm->leases) {
+		struct lease *o = container_of(i, struct lease, link);
+
+		if (gpa < o->gpa + o->pages * PAGE_SIZE && o->gpa < gpa + size)
+			return problem_set(p, EEXIST, PROBLEM_OVERLAP, gpa, o->gpa,
+				"guest-physical %#llx is leased already", (unsigned long long)(gpa > o->gpa ? gpa : o->gpa));
+	}
+	return 0;
+}
+
+static uint32_t free_id(struct vm *vm)
+{
+	uint32_t id = 1;
+	bool taken;
+
+	do {
+		taken = false;
+		list_foreach(i, &vm->leases)
+			taken |= container_of(i, struct lease, link)->id == id;
+		id += taken;
+	} while (taken);
+	return id;
+}
+
+int lease_new(struct lease **ret, struct vm *vm, uint64_t gpa, uint64_t size_bytes, struct problem *p)
+{
+	struct lease *l;
+	int r = check_region(vm, gpa, size_bytes, p);
+
+	if (r < 0)
+		return r;
+	if (vm->stopping)
+		return problem_set(p, EBUSY, PROBLEM_BAD_STATE, 0, 0, "the VM is ending");
+	l = calloc(1, sizeof *l);
+	if (!l)
+		return problem_errno(p, "lease");
+	*l = (struct lease){ .vm = vm, .gpa = gpa, .pages = size_bytes / PAGE_SIZE, .uffd = -1, .own_uffd = -1 };
+	l->jobs_tail = &l->jobs;
+	list_init(&l->link);
+	pthread_mutex_init(&l->jobs_lock, NULL);
+	pthread_cond_init(&l->jobs_cond, NULL);
+	pthread_mutex_init(&l->ledger_lock, NULL);
+	l->id = free_id(vm);
+	if (l->id > LEASE_ID_MAX) {
+		r = problem_set(p, ENOSPC, PROBLEM_LIMIT_REACHED, l->id, LEASE_ID_MAX, "too many leases");
+		goto fail;
+	}
+	r = segment_new(&l->memory, vm->arena, &vm->account, SEGMENT_LEASE, size_bytes, p);
+	if (r < 0)
+		goto fail;
+	r = page_map_init(&l->map, vm->arena, &vm->account, l->pages, p);
+	if (r < 0)
+		goto fail;
+	l->count[PAGE_ZERO] = l->pages;
+	atomic_fetch_add(&vm->pages[PAGE_ZERO], l->pages);
+	pthread_mutex_lock(&vm->lock);
+	vm->leased_pages += l->pages;
+	list_append(&vm->leases, &l->link);
+	pthread_mutex_unlock(&vm->lock);
+	*ret = l;
+	return 0;
+fail:
+	lease_free(l);
+	return r;
+}
+
+static void end_signal_handler(int signal)
+{
+	(void)signal;
+}
+
+static void install_end_signal(void)
+{
+	/* no SA_RESTART: a blocking read must return */
+	struct sigaction act = { .sa_handler = end_signal_handler };
+
+	sigemptyset(&act.sa_mask);
+	sigaction(END_SIGNAL, &act, NULL);
+}
+
+/* All signals but the one that ends a fault thread are for the control thread. */
+static int start_thread(pthread_t *ret, void *(*main)(void *), struct lease *l, const char *kind)
+{
+	pthread_attr_t attr;
+	sigset_t all, old;
+	char name[16];
+	int r;
+
+	sigfillset(&all);
+	sigdelset(&all, END_SIGNAL);
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, STACK_BYTES);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	r = pthread_create(ret, &attr, main, l);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	pthread_attr_destroy(&attr);
+	if (r)
+		return -r;
+	snprintf(name, sizeof name, "%s/%.8s", kind, l->vm->config.name);
+	pthread_setname_np(*ret, name);
+	return 0;
+}
+
+/* A thread in read() does not notice anything by itself, and closing the descriptor under it would be a race. */
+void lease_end_fault_thread(struct lease *l)
+{
+	static const struct timespec pause = { .tv_nsec = 1000000 };
+
+	atomic_store(&l->fault_stop, true);
+	while (!atomic_load(&l->fault_ended)) {
+		pthread_kill(l->fault_thread, END_SIGNAL);
+		nanosleep(&pause, NULL);
+	}
+	pthread_join(l->fault_thread, NULL);
+}
+
+int lease_activate(struct lease *l, int uffd, uint64_t address, struct problem *p)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	struct vm *vm = l->vm;
+	int r;
+
+	pthread_once(&once, install_end_signal);
+	if (l->active || vm->stopping) {
+		r = problem_set(p, EBUSY, PROBLEM_BAD_STATE, 0, 0, "this lease is active already, or its VM is ending");
+		goto fail;
+	}
+	if (!uffd_is(uffd)) {
+		r = problem_set(p, EBADF, PROBLEM_BAD_DESCRIPTOR, 0, 0, "the descriptor passed is not a userfaultfd");
+		goto fail;
+	}
+	if (address % PAGE_SIZE || address + l->pages * PAGE_SIZE < address) {
+		r = problem_set(p, EINVAL, PROBLEM_INVALID_SIZE, address, PAGE_SIZE, "a lease is mapped at a multiple of 4096");
+		goto fail;
+	}
+	r = uffd_open_own(&l->own_uffd);
+	if (r == 0)
+		r = own_map(l);
+	if (r < 0) {
+		errno = -r;
+		r = problem_errno(p, "the daemon may not use userfaultfd");
+		goto fail;
+	}
+	r = bench_init(&l->bench);
+	if (r == 0)
+		r = victims_new(&l->victims, l);
+	if (r < 0) {
+		errno = -r;
+		r = problem_errno(p, "lease");
+		goto fail;
+	}
+	l->uffd = uffd;
+	l->address = address;
+	r = start_thread(&l->fault_thread, fault_main, l, "fault");
+	if (r == 0) {
+		r = start_thread(&l->worker, worker_main, l, "worker");
+		if (r < 0)
+			lease_end_fault_thread(l);
+	}
+	if (r < 0) {
+		l->uffd = -1;
+		errno = -r;
+		r = problem_errno(p, "cannot start a thread");
+		goto fail;
+	}
+	pthread_mutex_lock(&vm->lock);
+	l->active = true;
+	vm->live_workers++;
+	pthread_mutex_unlock(&vm->lock);
+	return 0;
+fail:
+	close(uffd);
+	return r;
+}
+
+void lease_free(struct lease *l)
+{
+	struct vm *vm;
+
+	if (!l)
+		return;
+	vm = l->vm;
+	if (l->active) {
+		pthread_join(l->worker, NULL); /* it has joined the fault thread */
+		assert(l->ended);
+	}
+	pthread_mutex_lock(&vm->lock);
+	if (!list_empty(&l->link)) {
+		vm->leased_pages -= l->pages;
+		for (unsigned s = 0; s < PAGE_STATES; s++)
+			atomic_fetch_sub(&vm->pages[s], l->count[s]);
+	}
+	list_remove(&l->link);
+	pthread_mutex_unlock(&vm->lock);
+	if (l->own)
+		munmap(l->own, l->pages * PAGE_SIZE);
+	if (l->own_uffd >= 0)
+		close(l->own_uffd);
+	if (l->uffd >= 0)
+		close(l->uffd);
+	victims_free(l->victims);
+	bench_fini(&l->bench);
+	page_map_fini(&l->map);
+	segment_free(l->memory);
+	pthread_mutex_destroy(&l->jobs_lock);
+	pthread_cond_destroy(&l->jobs_cond);
+	pthread_mutex_destroy(&l->ledger_lock);
+	free(l);
+}
+
+/* ---- accessors ---- */
+
+uint32_t lease_id(const struct lease *l)
+{
+	return l->id;
+}
+
+uint64_t lease_gpa(const struct lease *l)
+{
+	return l->gpa;
+}
+
+uint64_t lease_size_bytes(const struct lease *l)
+{
+	return l->pages * PAGE_SIZE;
+}
+
+struct vm *lease_vm(const struct lease *l)
+{
+	return l->vm;
+}
+
+int lease_fd(const struct lease *l)
+{
+	return l->memory->client_fd;
+}
+
+bool lease_is_active(const struct lease *l)
+{
+	return l->active;
+}
+
+struct lease *lease_next(struct lease *l)
+{
+	return l->link.next == &l->vm->leases ? NULL : container_of(l->link.next, struct lease, link);
+}
+
+/* ---- the page map, for people ---- */
+
+/* What two words must have in common to be told in one run. */
+static uint64_t told(uint64_t w)
+{
+	uint64_t t = (w & WORD_STATE_MASK) | (w & (WORD_BUSY | WORD_MOVING) ? WORD_MOVING : 0);
+
+	return t | (w & WORD_PIN_MASK ? WORD_PIN_MASK : 0);
+}
+
+static uint64_t stored_bytes(struct lease *l, uint64_t page, uint64_t w)
+{
+	const struct cache_object *o;
+
+	switch (word_state(w)) {
+	case PAGE_RESIDENT:
+	case PAGE_SWAPPED:
+		return PAGE_SIZE;
+	case PAGE_COMPRESSED:
+		/* read without the lock: the object may be gone by now, so nothing it says is trusted */
+		o = cache_look(l->vm->cache, word_ref(w));
+		return o->page == page && o->length <= CACHE_OBJECT_MAX ? cache_object_bytes(o) : 0;
+	default:
+		return 0;
+	}
+}
+
+int lease_map_run(struct lease *l, uint64_t page, struct map_run *ret)
+{
+	uint64_t first, w;
+
+	if (page >= l->pages)
+		return 0;
+	first = w = page_map_read(&l->map, page);
+	*ret = (struct map_run){ .run = { page, 0 }, .state = word_state(w), .in_transit = w & (WORD_BUSY | WORD_MOVING),
+		.pinned = w & WORD_PIN_MASK, .place = word_state(w) == PAGE_COMPRESSED ? word_ref(w) * 16 : word_ref(w) };
+	if (word_state(w) == PAGE_RESIDENT)
+		ret->place = 0;
+	do {
+		ret->run.count++;
+		ret->stored_bytes += stored_bytes(l, page, w);
+		page++;
+		w = page < l->pages ? page_map_read(&l->map, page) : 0;
+	} while (page < l->pages && told(w) == told(first));
+	return 1;
+}

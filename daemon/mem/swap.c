@@ -1,0 +1,275 @@
+#include "mem/swap.h"
+
+#include "mem/checksum.h"
+#include "mem/inject.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#define SUMS_PER_BLOCK (PAGE_SIZE / sizeof(uint64_t))
+#define SEARCH_STEPS   65536u	/* bits looked at for a run before a shorter one is taken */
+
+struct swap {
+	int fd;
+	bool direct;
+	uint64_t slots;
+	struct segment *sums;	/* checksum of each slot */
+	pthread_mutex_t lock;
+	uint64_t *used;		/* a bit a slot */
+	uint64_t *charged;	/* a bit a block of checksums */
+	uint64_t hint;		/* where the last allocation ended */
+	uint64_t n_used;
+};
+
+static int open_file(const char *dir, bool *ret_direct)
+{
+	int fd = open(dir, O_TMPFILE | O_EXCL | O_RDWR | O_CLOEXEC | O_DIRECT, 0);
+
+	*ret_direct = true;
+	if (fd < 0 && errno == EINVAL) {
+		*ret_direct = false;
+		fd = open(dir, O_TMPFILE | O_EXCL | O_RDWR | O_CLOEXEC, 0);
+	}
+	return fd < 0 ? -errno : fd;
+}
+
+static int preallocate(int fd, const char *dir, uint64_t size_bytes, struct problem *p)
+{
+	struct statvfs v;
+	uint64_t have = 0;
+
+	if (fstatvfs(fd, &v) == 0)
+		have = (uint64_t)v.f_bavail * v.f_frsize;
+	if (have >= size_bytes) {
+		int err = posix_fallocate(fd, 0, (off_t)size_bytes);
+
+		if (!err)
+			return 0;
+		if (err != ENOSPC && err != EDQUOT && err != EFBIG) {
+			errno = err;
+			return problem_errno(p, "cannot allocate a swap file in %s", dir);
+		}
+	}
+	return problem_set(p, ENOSPC, PROBLEM_NOT_ENOUGH_SWAP, size_bytes, have,
+		"no room for a swap file of %llu MiB in %s (%llu MiB free): free space there, name another directory, or "
+		"register with a larger reservation", (unsigned long long)size_bytes >> 20, dir,
+		(unsigned long long)have >> 20);
+}
+
+int swap_new(struct swap **ret, struct arena *a, struct account *payer, const char *dir, uint64_t size_bytes,
+	bool sparse, struct problem *p)
+{
+	struct swap *s = calloc(1, sizeof *s);
+	uint64_t slots = size_bytes / PAGE_SIZE, blocks = (slots + SUMS_PER_BLOCK - 1) / SUMS_PER_BLOCK;
+	int r = 0;
+
+	if (!s)
+		return problem_errno(p, "swap");
+	s->fd = -1;
+	s->slots = slots;
+	pthread_mutex_init(&s->lock, NULL);
+	if (!slots) {
+		*ret = s;
+		return 0;
+	}
+	s->used = calloc((slots + 63) / 64, sizeof *s->used);
+	s->charged = calloc((blocks + 63) / 64, sizeof *s->charged);
+	if (!s->used || !s->charged) {
+		r = problem_errno(p, "swap");
+		goto fail;
+	}
+	s->fd = open_file(dir, &s->direct);
+	if (s->fd < 0) {
+		errno = -s->fd;
+		r = problem_errno(p, "cannot make a swap file in %s", dir);
+		goto fail;
+	}
+	if (!sparse) {
+		r = preallocate(s->fd, dir, size_bytes, p);
+		if (r < 0)
+			goto fail;
+	}
+	r = segment_new(&s->sums, a, payer, SEGMENT_SWAP_MAP, blocks * PAGE_SIZE, p);
+	if (r < 0)
+		goto fail;
+	*ret = s;
+	return 0;
+fail:
+	swap_free(s);
+	return r;
+}
+
+void swap_free(struct swap *s)
+{
+	if (!s)
+		return;
+	if (s->fd >= 0)
+		close(s->fd);
+	segment_free(s->sums);
+	pthread_mutex_destroy(&s->lock);
+	free(s->used);
+	free(s->charged);
+	free(s);
+}
+
+/* ---- slots ---- */
+
+static bool is_used(const struct swap *s, uint64_t slot)
+{
+	return s->used[slot / 64] >> (slot % 64) & 1;
+}
+
+/* The checksums of these slots must be writable: charge their blocks. */
+static bool charge_sums(struct swap *s, uint64_t first, unsigned count)
+{
+	for (uint64_t b = first / SUMS_PER_BLOCK; b <= (first + count - 1) / SUMS_PER_BLOCK; b++) {
+		if (s->charged[b / 64] >> (b % 64) & 1)
+			continue;
+		if (segment_charge(s->sums, 1, CHARGE_STORE) < 0)
+			return false;
+		s->charged[b / 64] |= 1ull << (b % 64);
+	}
+	return true;
+}
+
+unsigned swap_alloc(struct swap *s, unsigned want, uint64_t *ret_first)
+{
+	uint64_t best = 0, at, first = 0;
+	unsigned best_len = 0, len = 0;
+
+	pthread_mutex_lock(&s->lock);
+	at = s->hint < s->slots ? s->hint : 0;
+	for (uint64_t steps = 0; steps < s->slots && best_len < want; steps++, at++) {
+		if (at == s->slots) {
+			at = 0;
+			len = 0;
+		}
+		if (at % 64 == 0 && s->used[at / 64] == UINT64_MAX) {
+			len = 0;
+			at += 63;
+			steps += 63;
+			if (at >= s->slots)
+				at = s->slots - 1;
+			continue;
+		}
+		if (is_used(s, at)) {
+			len = 0;
+			continue;
+		}
+		if (!len++)
+			first = at;
+		if (len > best_len) {
+			best = first;
+			best_len = len;
+		}
+		if (best_len && steps > SEARCH_STEPS)
+			break;
+	}
+	if (best_len && !charge_sums(s, best, best_len))
+		best_len = 0;
+	for (unsigned i = 0; i < best_len; i++)
+		s->used[(best + i) / 64] |= 1ull << ((best + i) % 64);
+	s->n_used += best_len;
+	s->hint = best + best_len;
+	pthread_mutex_unlock(&s->lock);
+	*ret_first = best;
+	return best_len;
+}
+
+void swap_release(struct swap *s, uint64_t first, unsigned count)
+{
+	pthread_mutex_lock(&s->lock);
+	for (uint64_t i = first; i < first + count; i++) {
+		assert(is_used(s, i));
+		s->used[i / 64] &= ~(1ull << (i % 64));
+	}
+	s->n_used -= count;
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* ---- content ---- */
+
+int swap_write(struct swap *s, uint64_t first, struct iovec *pages, unsigned count)
+{
+	uint64_t *sums = (uint64_t *)s->sums->addr;
+	off_t at = (off_t)(first * PAGE_SIZE);
+	unsigned done = 0;
+
+	for (unsigned i = 0; i < count; i++)
+		sums[first + i] = checksum_page(pages[i].iov_base);
+	while (done < count) {
+		ssize_t n;
+
+		errno = inject.swap_write_errno;
+		n = errno ? -1 : pwritev(s->fd, pages + done, (int)(count - done), at);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		/* a direct write stops at whole pages; anything else is an error of the device */
+		if (n == 0 || n % (ssize_t)PAGE_SIZE)
+			return -EIO;
+		done += (unsigned)(n / (ssize_t)PAGE_SIZE);
+		at += n;
+	}
+	if (!s->direct && fdatasync(s->fd) < 0)
+		return -errno;
+	return 0;
+}
+
+int swap_read(struct swap *s, uint64_t first, unsigned count, void *buf)
+{
+	const uint64_t *sums = (const uint64_t *)s->sums->addr;
+	size_t want = count * PAGE_SIZE, done = 0;
+
+	while (done < want) {
+		ssize_t n;
+
+		errno = inject.swap_read_errno;
+		n = errno ? -1 : pread(s->fd, (char *)buf + done, want - done, (off_t)(first * PAGE_SIZE + done));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			return -EIO;
+		done += (size_t)n;
+	}
+	if (inject.swap_corrupt)
+		*(char *)buf ^= 1;
+	for (unsigned i = 0; i < count; i++)
+		if (checksum_page((char *)buf + i * PAGE_SIZE) != sums[first + i])
+			return -EBADMSG;
+	return 0;
+}
+
+uint64_t swap_size_bytes(const struct swap *s)
+{
+	return s->slots * PAGE_SIZE;
+}
+
+uint64_t swap_used_slots(struct swap *s)
+{
+	uint64_t n;
+
+	pthread_mutex_lock(&s->lock);
+	n = s->n_used;
+	pthread_mutex_unlock(&s->lock);
+	return n;
+}
+
+bool swap_is_direct(const struct swap *s)
+{
+	return s->direct;
+}
+
+struct segment *swap_map(const struct swap *s)
+{
+	return s->sums;
+}

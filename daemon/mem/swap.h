@@ -1,0 +1,38 @@
+/* The swap file of a VM: one slot a page, preallocated, written directly.
+ *
+ * The file is O_TMPFILE with mode 0: it has no name, nobody can open it, and it goes with its last descriptor.  It
+ * is really allocated when the VM registers (size - reservation), or the VM is refused: a full disk is
+ * found before there is anything to lose.  Direct I/O makes a write error known before the page is punched.  The
+ * checksum of each slot lies in a memfd beside it and is verified before the page is used.
+ *
+ * Threads: any.  The mutex covers the bitmap; reads and writes take none (whoever reads or writes a slot holds the
+ * page's word). */
+#pragma once
+
+#include "mem/vm.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+struct swap;
+
+int swap_new(struct swap **ret, struct arena *a, struct account *payer, const char *dir, uint64_t size_bytes,
+	bool sparse, struct problem *p);
+void swap_free(struct swap *s);
+
+/* Up to `want` neighbouring slots; *ret_first is the first.  How many (0: none left). */
+unsigned swap_alloc(struct swap *s, unsigned want, uint64_t *ret_first);
+void swap_release(struct swap *s, uint64_t first, unsigned count);
+
+/* Write `count` pages (one iovec each, page-aligned) into neighbouring slots and wait until they are there.
+ * 0 or -errno; on an error nothing may be assumed about the slots. */
+int swap_write(struct swap *s, uint64_t first, struct iovec *pages, unsigned count);
+/* Read and verify neighbouring slots into a page-aligned buffer.  -EBADMSG: a page does not match. */
+int swap_read(struct swap *s, uint64_t first, unsigned count, void *buf);
+
+uint64_t swap_size_bytes(const struct swap *s);
+uint64_t swap_used_slots(struct swap *s);
+/* Whether the file system takes direct I/O; otherwise each write is followed by fdatasync. */
+bool swap_is_direct(const struct swap *s);
+struct segment *swap_map(const struct swap *s);

@@ -1,0 +1,217 @@
+/* The inside of a VM and of a lease, shared by the files of mem/ that act on pages: fill.c (content in),
+ * fault.c (who waits for it), evict.c (content out), store.c (between the stores), victim.c (which pages),
+ * worker.c (jobs), audit.c (the proof), lease.c and vm.c (life).
+ *
+ * Threads of a lease: the *fault thread* reads events and fills; the *worker* does everything that may wait on a lock
+ * the client can hold (write-protect, pread, punch).  The worker of any lease of a VM may also move pages of the
+ * VM's other leases between the stores; it takes their words' locks, and makes no system call on them but WAKE.
+ *
+ * Lock order (take from left to right, leave out what is not needed):
+ *	vm.stores_lock > words (busy) > vm.lock > lease.ledger_lock, cache, swap > arena
+ * and lease.jobs_lock last of all.  Only the lease's own worker ever *waits* for a busy word, and it waits holding none
+ * but words of its own lease which nobody else waits for; all others try, and leave the page alone if they
+ * fail.  So words cannot dead-lock.  A fault thread charges its frames before it locks a word: nobody
+ * holds a word while waiting for memory. */
+#pragma once
+
+#include "base/list.h"
+#include "mem/cache.h"
+#include "mem/codec.h"
+#include "mem/page_map.h"
+#include "mem/swap.h"
+#include "mem/vm.h"
+
+#include <pthread.h>
+
+#define PAGE_STATES 8
+
+struct vm_counters {
+#define NUMBER(name, kind, unit, sentence) _Atomic uint64_t name;
+#include "mem/vm_numbers.def"
+#undef NUMBER
+};
+#define COUNT(vm, name, n) atomic_fetch_add_explicit(&(vm)->counters.name, (n), memory_order_relaxed)
+
+struct vm {
+	struct arena *arena;
+	const struct mem_settings *settings;
+	struct vm_config config;
+	struct account account;
+	uint64_t reserved_frames;	/* by arena_reserve */
+	struct cache *cache;
+	struct swap *swap;
+
+	pthread_mutex_t lock;		/* leases, stopping */
+	struct list leases;
+	uint32_t next_id;
+	uint64_t leased_pages;
+	unsigned live_workers;
+	_Atomic bool stopping;
+	void (*gone)(void *);
+	void *gone_data;
+
+	pthread_mutex_t stores_lock;	/* one thread at a time walks blocks of the cache; a lease's release waits */
+
+	_Atomic uint64_t pages[PAGE_STATES];	/* sums over the leases */
+	_Atomic uint64_t pinned_pages;
+	struct vm_counters counters;
+	struct histogram latency[FAULT_CAUSES];
+	_Atomic bool has_orders;
+	struct vm_orders orders;		/* set once, before has_orders */
+	_Atomic bool troubled;
+	char trouble[160];			/* set once, before troubled */
+};
+
+/* What a thread that fills or evicts owns: a run of pages, page-aligned, locked in memory, and its codec. */
+struct bench {
+	uint8_t *buf;			/* RUN_MAX pages */
+	struct codec *codec;
+};
+int bench_init(struct bench *b);
+void bench_fini(struct bench *b);
+
+#define STREAMS 4
+#define EPOCHS	64
+/* The own mapping is mapped anew after so many fills: its page tables stay below 64 KiB + what 32 MiB need. */
+#define OWN_REFRESH_PAGES 16384u
+
+/* A place that a sequential reader was seen at. */
+struct stream {
+	uint64_t next;
+	unsigned window;
+	unsigned age;
+};
+
+struct lease {
+	struct list link;		/* of the VM */
+	struct vm *vm;
+	uint32_t id;
+	uint64_t gpa;
+	uint64_t pages;
+	struct segment *memory;
+	struct page_map map;
+
+	int uffd;			/* the client's */
+	uint64_t address;		/* where the client mapped it */
+	int own_uffd;			/* ours, for the mapping that we fill through */
+	uint8_t *own;
+	_Atomic uint64_t own_filled;	/* pages filled since `own` was last mapped anew */
+
+	pthread_t fault_thread, worker;
+	_Atomic bool active;		/* both threads run (or ran) */
+	_Atomic bool ending;		/* no new jobs, reclaim stops */
+	_Atomic bool fault_stop, fault_ended;
+
+	pthread_mutex_t jobs_lock;
+	pthread_cond_t jobs_cond;
+	struct job *jobs, **jobs_tail;
+	struct job stop_job;		/* vm_stop's */
+	_Atomic uint64_t reclaim;	/* frames to free */
+	_Atomic bool reclaim_limit;	/* because of the VM's own limit */
+	bool refresh;			/* map `own` anew (under jobs_lock) */
+	bool ended;			/* the worker takes no jobs any more (under jobs_lock) */
+	bool released;			/* its pages are in no store any more (under vm.stores_lock) */
+	struct job adopt_job;		/* vm_check_wall's, while adopting */
+	_Atomic bool adopting;
+
+	/* The ledger's sums.  A word's change is counted while the word is locked. */
+	pthread_mutex_t ledger_lock;
+	uint64_t count[PAGE_STATES];
+	uint64_t audit_hand;		/* pages below it have been counted by the audit that runs now */
+	int64_t audit_moved[PAGE_STATES];	/* what changed below the hand since */
+	uint64_t epoch;			/* generation of fills, now */
+	uint64_t epoch_oldest;		/* no resident page is older */
+	uint64_t epoch_fills;		/* fills in the current one */
+	uint64_t epoch_pages[EPOCHS];	/* resident pages by generation */
+
+	struct stream streams[STREAMS];	/* fault thread only */
+	unsigned stream_clock;
+
+	/* Worker only: victim.c. */
+	struct bench bench;
+	struct victims *victims;
+};
+
+/* ---- ledger (lease.c) ---- */
+
+static inline word *lease_word(struct lease *l, uint64_t page)
+{
+	return &l->map.words[page];
+}
+
+static inline uint64_t lease_client_address(const struct lease *l, uint64_t page)
+{
+	return l->address + page * PAGE_SIZE;
+}
+
+/* Count a page of one state as of another; the caller holds the word.  `word_now` is the word before for a page
+ * that leaves RESIDENT, so that its generation is uncounted.  For a page that becomes RESIDENT the generation is
+ * the current one and is returned. */
+uint64_t ledger_move(struct lease *l, uint64_t page, uint64_t word_before, enum page_state to);
+/* Give a resident page that nobody holds another generation: the newest, or the oldest there is.  `use` is its
+ * credit of uses from now on.  false: the word was not `seen` any more. */
+bool ledger_restamp(struct lease *l, uint64_t page, uint64_t seen, bool newest, unsigned use);
+/* The oldest generation that has resident pages. */
+uint64_t ledger_oldest(struct lease *l, uint64_t *ret_newest);
+static inline bool epoch_is(uint64_t w, uint64_t epoch)
+{
+	return (word_ref(w) & 0xffff) == (epoch & 0xffff);
+}
+
+/* ---- content in (fill.c) ---- */
+
+/* Bring in `count` neighbouring pages whose words the caller has locked, all of one state (SWAPPED: neighbouring
+ * slots), for which it has charged `count` frames.  Settles and unlocks all words, wakes the client's
+ * waiters.  Returns how many are resident now; the rest keep their state and their frames are uncharged. */
+unsigned fill_run(struct lease *l, struct bench *b, uint64_t page, unsigned count, const uint64_t *before);
+/* A fault on a page that should be resident: give it a zero page if the client punched it out. */
+void fill_discarded(struct lease *l, uint64_t page, uint64_t before);
+/* Map the daemon's own mapping (again). */
+int own_map(struct lease *l);
+
+/* ---- faults (fault.c) ---- */
+void *fault_main(void *lease);
+
+/* ---- content out (evict.c) ---- */
+
+/* A batch of victims: ascending page numbers, words locked, RESIDENT and not pinned. */
+struct batch {
+	unsigned count;
+	uint64_t page[RUN_MAX];
+	uint64_t before[RUN_MAX];	/* the words */
+};
+/* Evict the batch; unlocks all its words.  How many pages left their frames. */
+unsigned evict_batch(struct lease *l, struct bench *b, struct batch *batch);
+/* Drop the content of locked pages (RESIDENT ones are punched). Unlocks them.  How many were not ZERO before. */
+unsigned discard_batch(struct lease *l, struct batch *batch);
+
+/* ---- between the stores (store.c) ---- */
+
+/* Write the cache's oldest block to the swap file.  Pages written, or -errno. */
+int store_write_back(struct vm *vm, struct bench *b);
+/* Clean as far as it is due. */
+void store_clean(struct vm *vm);
+/* Drop what a word refers to.  The word no longer says so. */
+void store_forget(struct vm *vm, uint64_t word_before);
+
+/* A lease of the VM by id that is in the stores; vm.stores_lock is held. */
+struct lease *store_find_lease(struct vm *vm, uint32_t id);
+
+/* ---- which pages (victim.c) ---- */
+struct victims;
+int victims_new(struct victims **ret, struct lease *l);
+void victims_free(struct victims *v);
+/* Lock up to RUN_MAX victims into the batch (sorted).  0: nothing to be had. */
+unsigned victims_pick(struct lease *l, struct batch *batch);
+
+/* ---- worker.c ---- */
+void *worker_main(void *lease);
+/* Wait for a word: own worker only.  false after `timeout_ns`. */
+bool lease_lock_word(struct lease *l, uint64_t page, uint64_t timeout_ns, uint64_t *ret_before);
+void lease_request_reclaim(struct lease *l, uint64_t frames, bool limit);
+void lease_request_refresh(struct lease *l);
+/* Ends and joins it (lease.c). */
+void lease_end_fault_thread(struct lease *l);
+
+/* ---- audit.c ---- */
+void lease_run_audit(struct lease *l, struct lease_audit *ret);

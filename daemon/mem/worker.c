@@ -1,0 +1,432 @@
+/* The lease worker: evictions, jobs that the client or an operator asked for, and the end of the lease. */
+#include "mem/vm_impl.h"
+
+#include "base/clock.h"
+#include "mem/uffd.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <time.h>
+
+#define FAILED_BATCHES_MAX 4u
+#define GIVE_UP_NS	   (30 * NS_PER_S)	/* a populate that gets no frame for so long is refused */
+#define WAIT_NS		   (2 * NS_PER_MS)
+#define WRITE_BACK_BLOCKS  8u
+#define CACHE_ROOM_BLOCKS  2u			/* what one batch can need */
+
+void lease_request_reclaim(struct lease *l, uint64_t frames, bool limit)
+{
+	pthread_mutex_lock(&l->jobs_lock);
+	if (!l->ended) {
+		atomic_store(&l->reclaim_limit, limit);
+		atomic_store(&l->reclaim, frames);
+		pthread_cond_signal(&l->jobs_cond);
+	}
+	pthread_mutex_unlock(&l->jobs_lock);
+}
+
+void lease_request_refresh(struct lease *l)
+{
+	pthread_mutex_lock(&l->jobs_lock);
+	l->refresh = true;
+	pthread_cond_signal(&l->jobs_cond);
+	pthread_mutex_unlock(&l->jobs_lock);
+}
+
+int lease_submit(struct lease *l, struct job *job)
+{
+	bool ranged = job->kind != JOB_AUDIT && job->kind != JOB_RELEASE;
+	int r = 0;
+
+	if (ranged && (job->range.page > l->pages || job->range.count > l->pages - job->range.page))
+		return -EINVAL;
+	job->next = NULL;
+	job->r = 0;
+	job->pages = 0;
+	pthread_mutex_lock(&l->jobs_lock);
+	if (!l->active || l->ended || atomic_load(&l->ending)) {
+		r = -EBUSY;
+	} else {
+		if (job->kind == JOB_RELEASE)
+			atomic_store(&l->ending, true);
+		*l->jobs_tail = job;
+		l->jobs_tail = &job->next;
+		pthread_cond_signal(&l->jobs_cond);
+	}
+	pthread_mutex_unlock(&l->jobs_lock);
+	return r;
+}
+
+bool lease_lock_word(struct lease *l, uint64_t page, uint64_t timeout_ns, uint64_t *ret_before)
+{
+	static const struct timespec pause = { .tv_nsec = 20000 };
+	uint64_t until = 0;
+
+	for (unsigned tries = 0; !word_lock(lease_word(l, page), ret_before); tries++) {
+		if (tries < 16) {
+			sched_yield();
+			continue;
+		}
+		if (!until)
+			until = now_ns() + timeout_ns;
+		else if (now_ns() > until)
+			return false;
+		nanosleep(&pause, NULL);
+	}
+	return true;
+}
+
+/* ---- reclaim ---- */
+
+/* One batch.  Frames won for the arena; 0: nothing could be taken. */
+static uint64_t reclaim_batch(struct lease *l)
+{
+	struct vm *vm = l->vm;
+	uint64_t cache_before = cache_charged_frames(vm->cache), cache_now, out;
+	bool limit = atomic_load(&l->reclaim_limit);
+	struct batch b;
+
+	/* at its cap the cache makes room from its oldest end; a few blocks at a time, so that a cap that was
+	 * lowered at once does not keep this worker from everything else */
+	for (unsigned i = 0; i < WRITE_BACK_BLOCKS && cache_is_full(vm->cache, CACHE_ROOM_BLOCKS); i++)
+		if (store_write_back(vm, &l->bench) <= 0)
+			break;
+	store_clean(vm);
+	if (victims_pick(l, &b)) {
+		out = evict_batch(l, &l->bench, &b);
+		if (limit)
+			COUNT(vm, reclaim_limit_pages, out);
+		else
+			COUNT(vm, reclaim_host_pages, out);
+	} else {
+		/* all that can be taken is in the cache already */
+		int r = store_write_back(vm, &l->bench);
+
+		out = 0;
+		if (r <= 0)
+			return 0;
+	}
+	cache_trim(vm->cache, 1);
+	cache_now = cache_charged_frames(vm->cache);
+	if (cache_now > cache_before)
+		return out > cache_now - cache_before ? out - (cache_now - cache_before) : (out ? 1 : 0);
+	return out + (cache_before - cache_now);
+}
+
+static void reclaim_some(struct lease *l)
+{
+	uint64_t want = atomic_load(&l->reclaim), won = 0;
+
+	for (unsigned failed = 0; !won && failed < FAILED_BATCHES_MAX; failed++)
+		won = reclaim_batch(l);
+	/* nothing to be had, or done; a new request may have come meanwhile and is then served next */
+	if (!won || won >= want) {
+		atomic_compare_exchange_strong(&l->reclaim, &want, 0);
+		arena_poke(l->vm->arena);
+	} else {
+		atomic_compare_exchange_strong(&l->reclaim, &want, want - won);
+	}
+}
+
+/* ---- bringing in ---- */
+
+/* A frame for page `page`; this thread is the one that evicts from this lease, so it must not just sleep. */
+static int charge_frame(struct lease *l, bool wait)
+{
+	struct vm *vm = l->vm;
+	uint64_t began_ns = 0;
+
+	while (segment_charge(l->memory, 1, CHARGE_GUEST) < 0) {
+		if (!wait)
+			return -ENOMEM;
+		if (atomic_load(&l->ending) || vm->stopping)
+			return -ESHUTDOWN;
+		if (!began_ns)
+			began_ns = now_ns();
+		else if (now_ns() - began_ns > GIVE_UP_NS)
+			return -ENOMEM;
+		arena_poke(vm->arena);
+		if (atomic_load(&l->reclaim))
+			reclaim_some(l);
+		else
+			account_wait(&vm->account, WAIT_NS);
+	}
+	return 0;
+}
+
+static int populate(struct lease *l, struct run range, bool wait, uint64_t *ret_pages)
+{
+	uint64_t end = range.page + range.count;
+
+	for (uint64_t page = range.page; page < end;) {
+		uint64_t before[RUN_MAX], w = page_map_read(&l->map, page);
+		unsigned n = 0;
+		int r = 0;
+
+		if (word_state(w) == PAGE_RESIDENT && !(w & WORD_BUSY)) {
+			page++;
+			continue;
+		}
+		if (word_state(w) == PAGE_LOST)
+			return -EIO;
+		if (!wait && arena_is_short(l->vm->arena))
+			return 0;
+		while (n < RUN_MAX && page + n < end && r == 0) {
+			r = page_map_touch(&l->map, page + n);
+			if (r == 0)
+				r = charge_frame(l, wait && n == 0);
+			if (r < 0)
+				break;
+			if (n ? !word_lock(lease_word(l, page + n), &before[n])
+			      : !lease_lock_word(l, page, GIVE_UP_NS, &before[n])) {
+				segment_uncharge(l->memory, 1);
+				break;
+			}
+			if (word_state(before[n]) == PAGE_RESIDENT || word_state(before[n]) == PAGE_LOST ||
+				word_state(before[n]) != word_state(before[0]) ||
+				(word_state(before[0]) == PAGE_SWAPPED && word_ref(before[n]) != word_ref(before[0]) + n)) {
+				word_unlock(lease_word(l, page + n), before[n]);
+				uffd_wake(l->uffd, lease_client_address(l, page + n), PAGE_SIZE);
+				segment_uncharge(l->memory, 1);
+				break;
+			}
+			n++;
+		}
+		if (!n) {
+			if (r < 0)
+				return wait ? r : 0;
+			if (word_state(page_map_read(&l->map, page)) == PAGE_LOST)
+				return -EIO;
+			continue; /* became resident, or changed: look again */
+		}
+		n = fill_run(l, &l->bench, page, n, before);
+		*ret_pages += n;
+		COUNT(l->vm, populated_pages, n);
+		page += n;
+	}
+	return 0;
+}
+
+/* ---- pins: a count in the word, kept through every state ---- */
+
+/* The worker is the only thread that changes pins: what it checks first still holds when it applies. */
+static int check_pins(struct lease *l, struct run range, bool pin)
+{
+	struct vm *vm = l->vm;
+	uint64_t new_pages = 0;
+
+	for (uint64_t page = range.page; page < range.page + range.count; page++) {
+		unsigned pins = word_pins(page_map_read(&l->map, page));
+
+		if (pin ? pins == WORD_PIN_MAX : pins == 0)
+			return -ERANGE;
+		new_pages += pin && !pins;
+	}
+	/* several leases of a VM pin at the same time: take first, give back if it was too much */
+	if (atomic_fetch_add(&vm->pinned_pages, new_pages) + new_pages > vm->config.reservation_bytes / PAGE_SIZE && new_pages) {
+		atomic_fetch_sub(&vm->pinned_pages, new_pages);
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+static void apply_pins(struct lease *l, struct run range, bool pin)
+{
+	uint64_t unpinned = 0;
+
+	for (uint64_t page = range.page; page < range.page + range.count; page++) {
+		uint64_t before, now;
+
+		while (page_map_touch(&l->map, page) < 0)
+			account_wait(&l->vm->account, WAIT_NS);
+		while (!lease_lock_word(l, page, GIVE_UP_NS, &before))
+			;
+		now = pin ? before + (1ull << WORD_PIN_SHIFT) : before - (1ull << WORD_PIN_SHIFT);
+		unpinned += !pin && !word_pins(now);
+		word_unlock(lease_word(l, page), now);
+		uffd_wake(l->uffd, lease_client_address(l, page), PAGE_SIZE);
+	}
+	atomic_fetch_sub(&l->vm->pinned_pages, unpinned);
+}
+
+static int pin(struct lease *l, struct run range, uint64_t *ret_pages)
+{
+	int r = check_pins(l, range, true);
+
+	if (r < 0)
+		return r;
+	apply_pins(l, range, true);
+	r = populate(l, range, true, ret_pages);
+	if (r < 0)
+		apply_pins(l, range, false);
+	return r;
+}
+
+/* ---- the other jobs ---- */
+
+static void discard(struct lease *l, struct run range, uint64_t *ret_pages)
+{
+	uint64_t end = range.page + range.count;
+	struct batch b = { .count = 0 };
+
+	for (uint64_t page = range.page; page < end; page++) {
+		if (page_map_has(&l->map, page) && lease_lock_word(l, page, GIVE_UP_NS, &b.before[b.count]))
+			b.page[b.count++] = page;
+		if (b.count == RUN_MAX || (page + 1 == end && b.count)) {
+			*ret_pages += discard_batch(l, &b);
+			b.count = 0;
+		}
+	}
+}
+
+static void dont_need(struct lease *l, struct run range, uint64_t *ret_pages)
+{
+	for (uint64_t page = range.page; page < range.page + range.count; page++) {
+		uint64_t w = page_map_read(&l->map, page);
+
+		if (word_state(w) == PAGE_RESIDENT && ledger_restamp(l, page, w, false, 0))
+			++*ret_pages;
+	}
+}
+
+/* Everything back: the words are walked so that other leases of the VM keep their stores. */
+static void release(struct lease *l)
+{
+	struct vm *vm = l->vm;
+	uint64_t pinned = 0;
+
+	lease_end_fault_thread(l);
+	pthread_mutex_lock(&vm->stores_lock);
+	for (uint64_t page = 0; page < l->pages; page++) {
+		uint64_t w = page_map_read(&l->map, page);
+
+		if (!page_map_has(&l->map, page)) {
+			page += MAP_BLOCK_PAGES - page % MAP_BLOCK_PAGES - 1;
+			continue;
+		}
+		pinned += word_pins(w) > 0;
+		if (word_state(w) == PAGE_COMPRESSED || word_state(w) == PAGE_SWAPPED) {
+			ledger_move(l, page, w, PAGE_ZERO);
+			word_unlock(lease_word(l, page), word_make(PAGE_ZERO, 0));
+			store_forget(vm, w);
+		}
+	}
+	l->released = true;
+	pthread_mutex_unlock(&vm->stores_lock);
+	atomic_fetch_sub(&vm->pinned_pages, pinned);
+	cache_trim(vm->cache, 0);
+}
+
+static void run_job(struct lease *l, struct job *job)
+{
+	switch (job->kind) {
+	case JOB_WILL_NEED:
+		job->r = populate(l, job->range, false, &job->pages);
+		break;
+	case JOB_POPULATE:
+		job->r = populate(l, job->range, true, &job->pages);
+		break;
+	case JOB_DONT_NEED:
+		dont_need(l, job->range, &job->pages);
+		break;
+	case JOB_DISCARD:
+		discard(l, job->range, &job->pages);
+		break;
+	case JOB_PIN:
+		job->r = pin(l, job->range, &job->pages);
+		break;
+	case JOB_UNPIN:
+		job->r = check_pins(l, job->range, false);
+		if (job->r == 0)
+			apply_pins(l, job->range, false);
+		break;
+	case JOB_AUDIT:
+		lease_run_audit(l, &job->audit);
+		break;
+	case JOB_RELEASE:
+		release(l);
+		break;
+	}
+}
+
+static void finish(struct job *job)
+{
+	if (job->done)
+		job->done(job, job->userdata);
+}
+
+static struct job *next_job(struct lease *l, bool *ret_refresh)
+{
+	struct job *job;
+
+	pthread_mutex_lock(&l->jobs_lock);
+	while (!l->jobs && !l->refresh && !atomic_load(&l->reclaim))
+		pthread_cond_wait(&l->jobs_cond, &l->jobs_lock);
+	job = l->jobs;
+	if (job) {
+		l->jobs = job->next;
+		if (!l->jobs)
+			l->jobs_tail = &l->jobs;
+	}
+	*ret_refresh = l->refresh;
+	l->refresh = false;
+	pthread_mutex_unlock(&l->jobs_lock);
+	return job;
+}
+
+/* No job comes after this; those that are queued are answered. */
+static void close_queue(struct lease *l)
+{
+	struct job *job;
+
+	pthread_mutex_lock(&l->jobs_lock);
+	l->ended = true;
+	job = l->jobs;
+	l->jobs = NULL;
+	atomic_store(&l->reclaim, 0);
+	pthread_mutex_unlock(&l->jobs_lock);
+	while (job) {
+		struct job *next = job->next;
+
+		job->r = -ESHUTDOWN;
+		finish(job);
+		job = next;
+	}
+}
+
+void *worker_main(void *arg)
+{
+	struct lease *l = arg;
+	struct vm *vm = l->vm;
+	void (*gone)(void *) = NULL;
+	void *gone_data = NULL;
+
+	for (;;) {
+		bool refresh;
+		struct job *job = next_job(l, &refresh);
+
+		if (refresh && own_map(l) < 0)
+			lease_request_refresh(l); /* fills wait for it: try again */
+		if (!job) {
+			if (atomic_load(&l->reclaim))
+				reclaim_some(l);
+			continue;
+		}
+		run_job(l, job);
+		if (job->kind == JOB_RELEASE) {
+			close_queue(l);
+			finish(job);
+			break;
+		}
+		finish(job);
+	}
+	pthread_mutex_lock(&vm->lock);
+	if (!--vm->live_workers && vm->stopping) {
+		gone = vm->gone;
+		gone_data = vm->gone_data;
+	}
+	pthread_mutex_unlock(&vm->lock);
+	if (gone)
+		gone(gone_data);
+	return NULL;
+}
