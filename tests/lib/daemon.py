@@ -23,6 +23,9 @@ import time
 TREE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
+SLOW = int(os.environ.get("MEMCTL_SLOW", "1"))
+
+
 def build_dir():
     return os.path.abspath(os.environ.get("MEMCTL_BUILD", os.path.join(TREE, "build")))
 
@@ -45,7 +48,7 @@ class Daemon:
         self.args = list(args)
         self.env = dict(env or {})
         self.metrics = metrics
-        self.start_seconds = start_seconds
+        self.start_seconds = start_seconds * SLOW
         self.keep = directory is not None
         self.dir = directory or tempfile.mkdtemp(prefix="memctl-test-", dir=os.environ.get("MEMCTL_TEST_DIR"))
         self.socket = os.path.join(self.dir, "memctld.sock")
@@ -114,7 +117,7 @@ class Daemon:
         if not died:
             process.send_signal(signal.SIGTERM)
         try:
-            status = process.wait(seconds)
+            status = process.wait(seconds * SLOW)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -145,7 +148,7 @@ class Daemon:
     def run_memctl(self, *args, timeout=60):
         """`memctl ARGS` as it is: the finished process, with .returncode, .stdout and .stderr."""
         return subprocess.run([os.path.join(self.build, "cli", "memctl"), "--socket", self.socket, *args],
-                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False,
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout * SLOW, check=False,
                               env=self.environ())
 
     def memctl(self, *args, timeout=60):
@@ -162,7 +165,7 @@ class Daemon:
 
 def wait_until(condition, seconds=10, what="the condition"):
     """Poll until condition() is true; its value.  Raises Failed after `seconds`."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + seconds * SLOW
     while True:
         value = condition()
         if value:
