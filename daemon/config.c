@@ -1,0 +1,295 @@
+#include "config.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <ini.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const struct setting settings[] = {
+#define SETTING(name, type, member, def, min, max, live, help) \
+	{ #name, SETTING_##type, offsetof(struct config, member), def, (int64_t)(min), (int64_t)(max), live, help },
+#include "settings.def"
+#undef SETTING
+	{ NULL },
+};
+#define N_SETTINGS (sizeof settings / sizeof settings[0] - 1)
+
+const char *const setting_type_names[] = { "size", "number", "percent", "mode", "choice", "path", "text" };
+static const char *const victims[] = { "second-chance", "fill-order", "random" };
+
+int parse_size(const char *text, uint64_t *ret)
+{
+	static const char units[] = "KMGT";
+	const char *unit;
+	unsigned shift = 0;
+	uint64_t n;
+	char *end;
+
+	if (*text < '0' || *text > '9')
+		return -EINVAL;
+	errno = 0;
+	n = strtoull(text, &end, 10);
+	if (errno)
+		return -ERANGE;
+	unit = *end ? strchr(units, *end & ~0x20) : NULL;
+	if (unit) {
+		shift = 10 * (unsigned)(unit - units + 1);
+		end++;
+		if (*end == 'i')
+			end++;
+	}
+	if (*end == 'B')
+		end++;
+	if (*end)
+		return -EINVAL;
+	if (n > (uint64_t)INT64_MAX >> shift)
+		return -ERANGE;
+	*ret = n << shift;
+	return 0;
+}
+
+const struct setting *setting_find(const char *name)
+{
+	for (const struct setting *s = settings; s->name; s++)
+		if (strcmp(s->name, name) == 0)
+			return s;
+	return NULL;
+}
+
+static int parse_number(const char *text, int base, int64_t *ret)
+{
+	char *end;
+
+	errno = 0;
+	*ret = strtoll(text, &end, base);
+	if (errno)
+		return -ERANGE;
+	return end == text || *end ? -EINVAL : 0;
+}
+
+int setting_set(const struct setting *s, struct config *c, const char *text, char *why, size_t why_bytes)
+{
+	void *member = (char *)c + s->offset;
+	int64_t n = 0;
+	uint64_t size;
+	int r = 0;
+
+	switch (s->type) {
+	case SETTING_PATH:
+	case SETTING_TEXT:
+		if (strlen(text) >= CONFIG_TEXT_MAX) {
+			snprintf(why, why_bytes, "%s: at most %d bytes", s->name, CONFIG_TEXT_MAX - 1);
+			return -ERANGE;
+		}
+		if (s->type == SETTING_PATH && text[0] != '/' && strcmp(text, "none")) {
+			snprintf(why, why_bytes, "%s: wants an absolute path, not \"%s\"", s->name, text);
+			return -EINVAL;
+		}
+		strcpy(member, text);
+		return 0;
+	case SETTING_SIZE:
+		r = parse_size(text, &size);
+		n = r == 0 ? (int64_t)size : 0;
+		break;
+	case SETTING_VICTIM:
+		r = -EINVAL;
+		for (unsigned i = 0; i < sizeof victims / sizeof victims[0]; i++) {
+			if (strcmp(text, victims[i]) == 0) {
+				n = i;
+				r = 0;
+			}
+		}
+		break;
+	case SETTING_MODE:
+		r = parse_number(text, 8, &n);
+		break;
+	case SETTING_NUMBER:
+	case SETTING_PERCENT:
+		r = parse_number(text, 10, &n);
+		break;
+	}
+	if (r == 0 && (n < s->min || n > s->max))
+		r = -ERANGE;
+	if (r == 0) {
+		memcpy(member, &n, sizeof n);
+		return 0;
+	}
+	if (s->type == SETTING_VICTIM)
+		snprintf(why, why_bytes, "%s: wants second-chance, fill-order or random, not \"%s\"", s->name, text);
+	else if (s->type == SETTING_MODE)
+		snprintf(why, why_bytes, "%s: wants an octal number up to 0777, not \"%s\"", s->name, text);
+	else
+		snprintf(why, why_bytes, "%s: wants a %s from %" PRId64 " to %" PRId64 ", not \"%s\"", s->name,
+			setting_type_names[s->type], s->min, s->max, text);
+	return r;
+}
+
+void setting_format(const struct setting *s, const struct config *c, char *ret, size_t ret_bytes)
+{
+	const void *member = (const char *)c + s->offset;
+	int64_t n;
+
+	if (s->type == SETTING_PATH || s->type == SETTING_TEXT) {
+		snprintf(ret, ret_bytes, "%s", (const char *)member);
+		return;
+	}
+	memcpy(&n, member, sizeof n);
+	if (s->type == SETTING_VICTIM)
+		snprintf(ret, ret_bytes, "%s", victims[n]);
+	else
+		snprintf(ret, ret_bytes, s->type == SETTING_MODE ? "0%" PRIo64 : "%" PRId64, n);
+}
+
+void config_defaults(struct config *c)
+{
+	char why[128];
+
+	memset(c, 0, sizeof *c);
+	for (const struct setting *s = settings; s->name; s++)
+		if (setting_set(s, c, s->def, why, sizeof why) < 0)
+			abort(); /* a row contradicts itself: tests/unit/test_config.c */
+}
+
+/* One file being read.  libinih tells the line only in some builds, so lines are counted as they are handed to it. */
+struct reading {
+	struct config *config;
+	const char *path;
+	FILE *file;
+	unsigned line;
+	bool given[N_SETTINGS];
+	char *why;
+	size_t why_bytes;
+	int r;
+};
+
+static char *next_line(char *line, int bytes, void *stream)
+{
+	struct reading *in = stream;
+	char *got;
+	size_t n;
+
+	if (in->r < 0)
+		return NULL;
+	got = fgets(line, bytes, in->file);
+	if (!got)
+		return NULL;
+	in->line++;
+	n = strlen(got);
+	if (n + 1 == (size_t)bytes && got[n - 1] != '\n') {
+		snprintf(in->why, in->why_bytes, "%s:%u: the line is too long", in->path, in->line);
+		in->r = -EINVAL;
+		return NULL;
+	}
+	return got;
+}
+
+static int take_pair(void *userdata, const char *section, const char *name, const char *value)
+{
+	struct reading *in = userdata;
+	const struct setting *s = setting_find(name);
+	char detail[160];
+
+	if (in->r < 0)
+		return 0;
+	in->r = -EINVAL;
+	if (strcmp(section, "memctld")) {
+		snprintf(in->why, in->why_bytes, "%s:%u: settings stand in section [memctld], not [%s]", in->path,
+			in->line, section);
+		return 0;
+	}
+	if (!s) {
+		snprintf(in->why, in->why_bytes, "%s:%u: there is no setting \"%s\"", in->path, in->line, name);
+		return 0;
+	}
+	if (in->given[s - settings]) {
+		snprintf(in->why, in->why_bytes, "%s:%u: %s is given twice (or a line begins with a space)", in->path,
+			in->line, name);
+		return 0;
+	}
+	in->given[s - settings] = true;
+	in->r = setting_set(s, in->config, value, detail, sizeof detail);
+	if (in->r < 0)
+		snprintf(in->why, in->why_bytes, "%s:%u: %s", in->path, in->line, detail);
+	return in->r == 0;
+}
+
+static int read_file(struct config *c, const char *path, char *why, size_t why_bytes)
+{
+	struct reading in = { .config = c, .path = path, .why = why, .why_bytes = why_bytes };
+	int line;
+
+	in.file = fopen(path, "re");
+	if (!in.file) {
+		in.r = -errno;
+		snprintf(why, why_bytes, "%s: %s", path, strerror(errno));
+		return in.r;
+	}
+	line = ini_parse_stream(next_line, &in, take_pair, &in);
+	if (in.r == 0 && ferror(in.file)) {
+		in.r = -EIO;
+		snprintf(why, why_bytes, "%s: cannot be read", path);
+	} else if (in.r == 0 && line != 0) {
+		in.r = -EINVAL;
+		snprintf(why, why_bytes, "%s:%d: neither a [section] nor \"setting = value\"", path, line);
+	}
+	fclose(in.file);
+	return in.r;
+}
+
+static int is_fragment(const struct dirent *d)
+{
+	size_t n = strlen(d->d_name);
+
+	return n > 5 && d->d_name[0] != '.' && strcmp(d->d_name + n - 5, ".conf") == 0;
+}
+
+int config_read(struct config *c, const char *path, bool optional, char *why, size_t why_bytes)
+{
+	struct dirent **found = NULL;
+	char *dir = NULL;
+	int n, r;
+
+	r = read_file(c, path, why, why_bytes);
+	if (r == -ENOENT && optional)
+		r = 0;
+	if (r < 0)
+		return r;
+	if (asprintf(&dir, "%s.d", path) < 0)
+		return -ENOMEM;
+	n = scandir(dir, &found, is_fragment, alphasort);
+	for (int i = 0; i < n; i++) {
+		char *file = NULL;
+
+		if (r == 0 && asprintf(&file, "%s/%s", dir, found[i]->d_name) < 0)
+			r = -ENOMEM;
+		else if (r == 0)
+			r = read_file(c, file, why, why_bytes);
+		free(file);
+		free(found[i]);
+	}
+	free(found);
+	free(dir);
+	return r;
+}
+
+int config_set(struct config *c, const char *assignment, char *why, size_t why_bytes)
+{
+	const char *equals = strchr(assignment, '=');
+	const struct setting *s = NULL;
+	char name[64];
+
+	if (equals && (size_t)(equals - assignment) < sizeof name) {
+		memcpy(name, assignment, (size_t)(equals - assignment));
+		name[equals - assignment] = 0;
+		s = setting_find(name);
+	}
+	if (!s) {
+		snprintf(why, why_bytes, "\"%.100s\" is no SETTING=VALUE; `memctl config show` lists the settings",
+			assignment);
+		return -EINVAL;
+	}
+	return setting_set(s, c, equals + 1, why, why_bytes);
+}

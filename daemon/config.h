@@ -1,0 +1,57 @@
+/* The configuration: rows of settings.def, from defaults, files and the command line, in this order.
+ *
+ * Files are strict: a section other than [memctld], an unknown key, a key given twice or a value out of range is an
+ * error with file and line, and nothing is guessed.  config.c is the only door to libinih. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define CONFIG_TEXT_MAX 256
+
+#define CONFIG_C_SIZE(member)	 uint64_t member;
+#define CONFIG_C_NUMBER(member)	 int64_t member;
+#define CONFIG_C_PERCENT(member) int64_t member;
+#define CONFIG_C_MODE(member)	 int64_t member;
+#define CONFIG_C_VICTIM(member)	 int64_t member; /* enum victim_kind */
+#define CONFIG_C_PATH(member)	 char member[CONFIG_TEXT_MAX];
+#define CONFIG_C_TEXT(member)	 char member[CONFIG_TEXT_MAX];
+
+struct config {
+#define SETTING(name, type, member, def, min, max, live, help) CONFIG_C_##type(member)
+#include "settings.def"
+#undef SETTING
+};
+
+enum setting_type { SETTING_SIZE, SETTING_NUMBER, SETTING_PERCENT, SETTING_MODE, SETTING_VICTIM, SETTING_PATH,
+	SETTING_TEXT };
+
+struct setting {
+	const char *name;
+	enum setting_type type;
+	size_t offset;		/* in struct config */
+	const char *def;
+	int64_t min, max;
+	bool live;
+	const char *help;
+};
+extern const struct setting settings[];	/* ended by a NULL name */
+extern const char *const setting_type_names[];
+
+const struct setting *setting_find(const char *name);
+/* Parse `text` into the member of the setting.  0, or -EINVAL / -ERANGE with one sentence in `why`; the member is
+ * untouched then. */
+int setting_set(const struct setting *s, struct config *c, const char *text, char *why, size_t why_bytes);
+/* The value as text that setting_set takes. */
+void setting_format(const struct setting *s, const struct config *c, char *ret, size_t ret_bytes);
+
+void config_defaults(struct config *c);
+/* `path`, then path.d/ *.conf in the order of their names.  `optional`: it need not exist.  0, or -errno with one
+ * sentence (file:line: what) in `why`. */
+int config_read(struct config *c, const char *path, bool optional, char *why, size_t why_bytes);
+/* "KEY=VALUE" of the command line. */
+int config_set(struct config *c, const char *assignment, char *why, size_t why_bytes);
+
+/* "256M" -> bytes: digits and one of K M G T (powers of 1024, an i, B or iB may follow).  0, -EINVAL, -ERANGE. */
+int parse_size(const char *text, uint64_t *ret);

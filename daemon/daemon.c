@@ -1,0 +1,250 @@
+#include "daemon.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "ops_client.h"
+#include "ops_dispatch.h"
+#include "mem/inject.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define METRICS_KEEP_S (7 * 24 * 3600ull)
+
+/* A VM takes about six descriptors and a lease about four: the kernel's default of 1024 is soon too small. */
+static void raise_descriptor_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == limit.rlim_max)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+		log_warning("cannot raise the limit of open files: %s", strerror(errno));
+}
+
+/* Tell the service manager, by the protocol of sd_notify(3): one datagram to $NOTIFY_SOCKET. */
+static void notify(const char *state)
+{
+	const char *path = getenv("NOTIFY_SOCKET");
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	size_t n = path ? strlen(path) : 0;
+	int fd;
+
+	if (n == 0 || n >= sizeof a.sun_path || (path[0] != '/' && path[0] != '@'))
+		return;
+	memcpy(a.sun_path, path, n);
+	if (a.sun_path[0] == '@')
+		a.sun_path[0] = 0;
+	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0 || sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&a,
+			      (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n)) < 0)
+		log_warning("cannot notify the service manager: %s", strerror(errno));
+	if (fd >= 0)
+		close(fd);
+}
+
+static void tell_ready(const struct daemon_options *o)
+{
+	notify("READY=1");
+	if (o->ready_fd < 0)
+		return;
+	if (write(o->ready_fd, "ready\n", 6) != 6)
+		log_warning("cannot write to the ready descriptor: %s", strerror(errno));
+	close(o->ready_fd);
+}
+
+static void on_signal(unsigned events, void *userdata)
+{
+	struct daemon *d = userdata;
+	struct signalfd_siginfo info;
+
+	if (read(d->signal_fd, &info, sizeof info) != sizeof info || d->stopping)
+		return;
+	d->stopping = true;
+	log_notice("signal %u: ending", info.ssi_signo);
+	notify("STOPPING=1");
+	loop_quit(d->loop);
+}
+
+void daemon_apply_settings(struct daemon *d)
+{
+	const struct config *c = &d->config;
+
+	d->settings.zstd_level = (int)c->zstd_level;
+	d->settings.victim = (unsigned)c->victim;
+	d->settings.zip_max_pct = (unsigned)c->zip_max_pct;
+	d->settings.zip_max_alloc_pct = (unsigned)c->zip_max_alloc_pct;
+	d->settings.fault_around_pages = (unsigned)c->fault_around;
+	if (d->reclaim)
+		reclaim_set_min_free_pct(d->reclaim, (unsigned)c->min_free_pct);
+}
+
+static int start_signals(struct daemon *d, struct problem *p)
+{
+	sigset_t set;
+
+	/* Before any thread: all inherit the mask, and the signals arrive at the descriptor only. */
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	d->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (d->signal_fd < 0)
+		return problem_errno(p, "cannot make a signalfd");
+	return 0;
+}
+
+static int start_server(struct daemon *d, struct problem *p)
+{
+	struct server_config sc = {
+		.path = d->config.socket,
+		.mode = (mode_t)d->config.socket_mode,
+		.group = (gid_t)-1,
+		.sessions_per_uid = (unsigned)d->config.max_sessions_per_user,
+		.output_max_bytes = d->config.max_queued_replies,
+	};
+	int r;
+
+	if (d->config.access_group[0]) {
+		struct group *g = getgrnam(d->config.access_group);
+
+		if (!g)
+			return problem_set(p, ENOENT, PROBLEM_SYSTEM, 0, 0,
+				"access_group: there is no group \"%s\"", d->config.access_group);
+		sc.group = g->gr_gid;
+	}
+	r = server_new(&d->server, d->loop, &sc, &(struct server_events){
+		.admit = dispatch_admit,
+		.urgent = dispatch_urgent,
+		.call = dispatch_call,
+		.closed = dispatch_closed,
+		.userdata = d,
+	});
+	if (r < 0)
+		return problem_set(p, -r, PROBLEM_SYSTEM, 0, 0, "cannot listen on %s: %s", d->config.socket, strerror(-r));
+	return 0;
+}
+
+/* The VMs that the tick looks at. */
+static void each_vm(void *userdata, void (*one)(void *arg, struct vm *vm), void *arg)
+{
+	struct daemon *d = userdata;
+
+	list_foreach(l, &d->clients) {
+		struct client *c = container_of(l, struct client, link);
+
+		if (!c->ending)
+			one(arg, c->vm);
+	}
+}
+
+static void tick_now(void *userdata)
+{
+	tick_run(userdata);
+}
+
+static int start_tick(struct daemon *d, struct problem *p)
+{
+	int r;
+
+	if (strcmp(d->config.metrics, "none")) {
+		struct record_options ro = {
+			.path = d->config.metrics,
+			.vm_numbers = catalogue_vm, .n_vm_numbers = catalogue_vm_count,
+			.host_numbers = catalogue_host, .n_host_numbers = catalogue_host_count,
+			.keep_seconds = METRICS_KEEP_S,
+		};
+
+		r = record_open(&d->record, &ro, p);
+		if (r < 0)
+			return r;
+	}
+	r = tick_new(&d->tick, d->arena, d->reclaim, d->record, &(struct tick_vms){ each_vm, d });
+	if (r == 0)
+		r = loop_timer_new(d->loop, NS_PER_S, tick_now, d->tick, &d->tick_timer);
+	if (r < 0)
+		return problem_set(p, -r, PROBLEM_SYSTEM, 0, 0, "cannot start the tick: %s", strerror(-r));
+	return 0;
+}
+
+static int start(struct daemon *d, struct problem *p)
+{
+	int r;
+
+	raise_descriptor_limit();
+	r = inject_from_environment();
+	if (r < 0)
+		return problem_set(p, -r, PROBLEM_SYSTEM, 0, 0, "MEMCTLD_TWIN or MEMCTLD_INJECT is not understood");
+	r = start_signals(d, p);
+	if (r < 0)
+		return r;
+	r = loop_new(&d->loop);
+	if (r == 0)
+		r = loop_watch(d->loop, d->signal_fd, LOOP_READ, on_signal, d, &d->signal_watch);
+	if (r < 0)
+		return problem_set(p, -r, PROBLEM_SYSTEM, 0, 0, "cannot make the event loop: %s", strerror(-r));
+	daemon_apply_settings(d);
+	r = arena_new(&d->arena, d->config.arena_bytes, p);
+	if (r < 0)
+		return r;
+	r = reclaim_new(&d->reclaim, d->arena, (unsigned)d->config.min_free_pct, p);
+	if (r < 0)
+		return r;
+	r = start_tick(d, p);
+	if (r < 0)
+		return r;
+	return start_server(d, p);
+}
+
+/* Orderly, in the reverse order of start; undoes half a start too. */
+static void finish(struct daemon *d)
+{
+	server_free(d->server);
+	loop_timer_free(d->tick_timer);
+	tick_free(d->tick);
+	record_close(d->record);
+	reclaim_free(d->reclaim);
+	arena_free(d->arena);
+	watch_free(d->signal_watch);
+	loop_free(d->loop);
+	if (d->signal_fd >= 0)
+		close(d->signal_fd);
+}
+
+int daemon_run(const struct config *c, const struct daemon_options *o, struct problem *p)
+{
+	struct daemon d = {
+		.config = *c, .signal_fd = -1, .started_ns = now_ns(), .started_wall_ns = wall_ns(),
+	};
+	int r;
+
+	list_init(&d.clients);
+	r = start(&d, p);
+	if (r == 0) {
+		log_info("serving on %s with an arena of %llu MiB", c->socket, (unsigned long long)(c->arena_bytes >> 20));
+		tell_ready(o);
+		r = loop_run(d.loop);
+		if (r < 0)
+			problem_set(p, -r, PROBLEM_SYSTEM, 0, 0, "the event loop failed: %s", strerror(-r));
+	}
+	if (d.n_clients > 0) {
+		/* Giving their memory back now would take pages from guests that still run.  As it is, they keep
+		 * what is resident, and wait where they touch what is not: nobody reads zeros. */
+		log_warning("ending with %u VMs; guests wait when they touch pages that are not resident", d.n_clients);
+		unlink(c->socket);
+		_exit(r < 0 ? EXIT_FAILURE : EXIT_SUCCESS);
+	}
+	finish(&d);
+	return r;
+}

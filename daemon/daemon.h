@@ -1,0 +1,44 @@
+/* memctld as a whole: what the files of daemon/ share, its start and its end.
+ *
+ * Everything in struct daemon belongs to the control thread (the one that runs the loop), except what says
+ * otherwise in its own header. */
+#pragma once
+
+#include "base/list.h"
+#include "config.h"
+#include "mem/arena.h"
+#include "mem/vm.h"
+#include "reclaim.h"
+#include "serve/loop.h"
+#include "serve/session.h"
+#include "tick.h"
+
+#include <stdint.h>
+
+struct daemon {
+	struct config config;
+	struct mem_settings settings;	/* live: read by the lease workers */
+	struct loop *loop;
+	struct server *server;
+	struct arena *arena;
+	struct reclaim *reclaim;
+	struct record *record;		/* NULL: no history */
+	struct tick *tick;
+	struct loop_timer *tick_timer;
+	struct list clients;		/* struct client (ops_client.h): every VM that has not gone entirely */
+	unsigned n_clients;
+	int signal_fd;
+	struct watch *signal_watch;
+	uint64_t started_ns, started_wall_ns;
+	bool stopping;
+};
+
+struct daemon_options {
+	int ready_fd;			/* -1: none */
+};
+
+/* Start, serve until SIGTERM or SIGINT, end.  0 or -errno, with one sentence in `p`. */
+int daemon_run(const struct config *c, const struct daemon_options *o, struct problem *p);
+
+/* Carry the live settings from the configuration to those who use them. */
+void daemon_apply_settings(struct daemon *d);

@@ -1,0 +1,210 @@
+/* Audit: every lease's worker counts its own page map (under the words' locks, while the guest runs); when the last has
+ * come back, the sums are compared with what stores, memfds and arena hold.  Workers are asked all at once; the
+ * control thread waits for nobody, only this call's connection does.
+ *
+ * A VM or lease that ends meanwhile is left out: it has nothing to be compared with any more.
+ *
+ *	audit: vms [{vm, ok, pages, zero, resident, compressed, swapped, lost, in_transit, data, discarded, foreign, wrong,
+ *	       cache_..., swap_..., lease_..., first_wrong}], arena {blocks_bytes, charged_bytes, capacity_bytes, ok} */
+#include "ops_client.h"
+#include "ops_dispatch.h"
+
+#include "proto/writer.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct audit;
+
+struct lease_job {
+	struct client_job job;
+	struct vm_entry *entry;
+};
+
+struct vm_entry {
+	struct list link;
+	struct audit *audit;
+	struct client *client;		/* a reference */
+	struct vm_audit sum;
+	uint64_t skipped;		/* leases that were not active or ended meanwhile */
+};
+
+struct audit {
+	struct daemon *daemon;
+	struct call *call;
+	struct list entries;
+	unsigned waiting;
+};
+
+static void add(struct lease_audit *sum, const struct lease_audit *one)
+{
+	if (one->wrong && !sum->wrong)
+		memcpy(sum->first_wrong, one->first_wrong, sizeof sum->first_wrong);
+	sum->pages += one->pages;
+	sum->zero += one->zero;
+	sum->resident += one->resident;
+	sum->compressed += one->compressed;
+	sum->swapped += one->swapped;
+	sum->lost += one->lost;
+	sum->in_transit += one->in_transit;
+	sum->data += one->data;
+	sum->discarded += one->discarded;
+	sum->foreign += one->foreign;
+	sum->wrong += one->wrong;
+	sum->unregistered += one->unregistered;
+}
+
+static void write_entry(struct writer *o, const struct vm_entry *e)
+{
+	const struct vm_audit *a = &e->sum;
+
+	writer_object(o, NULL);
+	writer_str(o, "vm", vm_config(e->client->vm)->name);
+	writer_bool(o, "ok", a->ok);
+	writer_u64(o, "pages", a->leases.pages);
+	writer_u64(o, "zero", a->leases.zero);
+	writer_u64(o, "resident", a->leases.resident);
+	writer_u64(o, "compressed", a->leases.compressed);
+	writer_u64(o, "swapped", a->leases.swapped);
+	writer_u64(o, "lost", a->leases.lost);
+	writer_u64(o, "in_transit", a->leases.in_transit);
+	writer_u64(o, "data", a->leases.data);
+	writer_u64(o, "discarded", a->leases.discarded);
+	writer_u64(o, "foreign", a->leases.foreign);
+	writer_u64(o, "wrong", a->leases.wrong);
+	writer_u64(o, "cache_live_pages", a->cache_live_pages);
+	writer_u64(o, "cache_map_pages", a->cache_map_pages);
+	writer_u64(o, "cache_blocks_bytes", a->cache_blocks_frames * PAGE_SIZE);
+	writer_u64(o, "cache_charged_bytes", a->cache_charged_frames * PAGE_SIZE);
+	writer_u64(o, "swap_used_slots", a->swap_used_slots);
+	writer_u64(o, "swap_map_pages", a->swap_map_pages);
+	writer_u64(o, "lease_blocks_bytes", a->lease_blocks_frames * PAGE_SIZE);
+	writer_u64(o, "lease_charged_bytes", a->lease_charged_frames * PAGE_SIZE);
+	writer_u64(o, "leases_skipped", e->skipped);
+	writer_str(o, "first_wrong", a->first_wrong);
+	writer_end(o);
+}
+
+/* The wall.  Charges and blocks cannot be read at one instant while guests run, but charge comes before the page and
+ * goes after it: blocks above the charge in several looks are real. */
+static bool write_arena(struct writer *o, struct arena *arena)
+{
+	struct arena_check a;
+	bool ok = false;
+
+	for (unsigned i = 0; i < 5 && !ok; i++) {
+		arena_check(arena, &a);
+		ok = a.blocks_frames <= a.charged_frames && a.charged_frames <= a.capacity_frames;
+	}
+	writer_object(o, "arena");
+	writer_bool(o, "ok", ok);
+	writer_u64(o, "blocks_bytes", a.blocks_frames * PAGE_SIZE);
+	writer_u64(o, "charged_bytes", a.charged_frames * PAGE_SIZE);
+	writer_u64(o, "capacity_bytes", a.capacity_frames * PAGE_SIZE);
+	writer_end(o);
+	return ok;
+}
+
+static void conclude(struct audit *a)
+{
+	struct op_audit_out out = { .ok = true };
+	struct writer o = WRITER_INIT;
+
+	writer_object(&o, NULL);
+	writer_array(&o, "vms");
+	while (!list_empty(&a->entries)) {
+		struct vm_entry *e = container_of(a->entries.next, struct vm_entry, link);
+
+		if (e->client->vm && !e->client->ending) {
+			vm_audit_stores(e->client->vm, &e->sum);
+			out.ok = out.ok && e->sum.ok;
+			write_entry(&o, e);
+		}
+		list_remove(&e->link);
+		client_unref(e->client);
+		free(e);
+	}
+	writer_end(&o);
+	if (!write_arena(&o, a->daemon->arena))
+		out.ok = false;
+	writer_end(&o);
+	out.audit = writer_take(&o, NULL);
+	if (out.audit)
+		call_reply(a->call, &ops[OP_audit], &out, NULL, 0);
+	else
+		refuse(a->call, WIRE_ERROR_System, "memctld is out of memory for this reply.");
+	free(out.audit);
+	free(a);
+}
+
+static void lease_audited(struct client_job *j)
+{
+	struct lease_job *k = container_of(j, struct lease_job, job);
+	struct vm_entry *e = k->entry;
+	struct audit *a = e->audit;
+
+	if (j->job.r == 0)
+		add(&e->sum.leases, &j->job.audit);
+	else
+		e->skipped++;
+	free(k);
+	if (--a->waiting == 0)
+		conclude(a);
+}
+
+static int start_vm(struct audit *a, struct client *c)
+{
+	struct vm_entry *e = calloc(1, sizeof *e);
+
+	if (!e)
+		return -1;
+	e->audit = a;
+	e->client = client_ref(c);
+	list_append(&a->entries, &e->link);
+	for (struct lease *l = vm_first_lease(c->vm); l; l = lease_next(l)) {
+		struct lease_job *k = calloc(1, sizeof *k);
+
+		if (!k)
+			return -1;
+		k->entry = e;
+		k->job.job.kind = JOB_AUDIT;
+		k->job.job.range = (struct run){ 0, lease_size_bytes(l) / PAGE_SIZE };
+		k->job.finished = lease_audited;
+		if (client_submit(c, l, &k->job) == 0) {
+			a->waiting++;
+		} else {
+			e->skipped++;
+			free(k);
+		}
+	}
+	return 0;
+}
+
+void do_audit(struct daemon *d, struct call *call, const struct op_audit_in *in)
+{
+	struct client *one = in->vm[0] ? client_find(d, in->vm) : NULL;
+	struct audit *a;
+
+	if (in->vm[0] && !one) {
+		refuse_vm(call, WIRE_ERROR_NoSuchVm, in->vm);
+		return;
+	}
+	a = calloc(1, sizeof *a);
+	if (!a) {
+		refuse(call, WIRE_ERROR_System, "memctld is out of memory for this call.");
+		return;
+	}
+	a->daemon = d;
+	a->call = call;
+	a->waiting = 1; /* ours, until all are asked */
+	list_init(&a->entries);
+	list_foreach(l, &d->clients) {
+		struct client *c = container_of(l, struct client, link);
+
+		if ((!one || c == one) && !c->ending && start_vm(a, c) < 0)
+			break;
+	}
+	if (--a->waiting == 0)
+		conclude(a);
+}

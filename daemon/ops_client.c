@@ -1,0 +1,395 @@
+#include "ops_client.h"
+
+#include "ops_dispatch.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+/* No VM is larger than what a 47-bit address space holds. */
+#define SIZE_MAX_BYTES (1ull << 46)
+#define SHARES_PER_MIB 10
+
+struct client *client_find(struct daemon *d, const char *vm)
+{
+	list_foreach(l, &d->clients) {
+		struct client *c = container_of(l, struct client, link);
+
+		if (strcmp(vm_config(c->vm)->name, vm) == 0)
+			return c;
+	}
+	return NULL;
+}
+
+bool client_calls_on(const struct client *c, const struct session *s)
+{
+	return c->calls == s && !c->ending;
+}
+
+struct client *client_ref(struct client *c)
+{
+	c->refs++;
+	return c;
+}
+
+void client_unref(struct client *c)
+{
+	if (!c || --c->refs > 0)
+		return;
+	assert(!c->vm);
+	free(c);
+}
+
+/* Ended, no thread, no job: give everything back.  The name is free from here on. */
+static void free_if_gone(struct client *c)
+{
+	if (!c->threads_gone || c->jobs > 0 || !c->vm)
+		return;
+	log_info("VM %s: released", vm_config(c->vm)->name);
+	list_remove(&c->link);
+	c->daemon->n_clients--;
+	vm_free(c->vm);
+	c->vm = NULL;
+	orders_unref(c->orders);
+	c->orders = NULL;
+	client_unref(c);
+}
+
+static void threads_have_gone(struct post *p)
+{
+	struct client *c = container_of(p, struct client, gone);
+
+	c->threads_gone = true;
+	free_if_gone(c);
+}
+
+/* On the last thread of the VM. */
+static void vm_gone(void *userdata)
+{
+	struct client *c = userdata;
+
+	loop_post(c->daemon->loop, &c->gone, threads_have_gone);
+}
+
+void client_end(struct client *c, const char *why)
+{
+	if (c->ending)
+		return;
+	c->ending = true;
+	log_info("VM %s: ending: %s", vm_config(c->vm)->name, why);
+	orders_detach(c->orders);
+	if (c->calls) {
+		session_set_userdata(c->calls, NULL);
+		session_close(c->calls);
+		c->calls = NULL;
+	}
+	if (c->attending) {
+		session_set_userdata(c->attending, NULL);
+		session_close(c->attending);
+		c->attending = NULL;
+	}
+	/* the reclaim thread first: it must not ask a VM whose threads are ending */
+	reclaim_remove(c->daemon->reclaim, c->vm);
+	vm_stop(c->vm, vm_gone, c);
+}
+
+void client_session_closed(struct client *c, struct session *s)
+{
+	if (s == c->calls)
+		c->calls = NULL;
+	if (s == c->attending)
+		c->attending = NULL;
+	client_end(c, "its connection closed");
+}
+
+static void job_back(struct post *p)
+{
+	struct client_job *j = container_of(p, struct client_job, post);
+	struct client *c = j->client;
+
+	j->finished(j); /* may free j */
+	c->jobs--;
+	if (c->ending)
+		free_if_gone(c);
+}
+
+/* On the lease's worker. */
+static void job_done(struct job *job, void *userdata)
+{
+	struct client_job *j = userdata;
+
+	loop_post(j->client->daemon->loop, &j->post, job_back);
+}
+
+int client_submit(struct client *c, struct lease *l, struct client_job *j)
+{
+	int r;
+
+	j->client = c;
+	j->job.done = job_done;
+	j->job.userdata = j;
+	/* counted first: the job may be done before this returns */
+	c->jobs++;
+	r = lease_submit(l, &j->job);
+	if (r < 0)
+		c->jobs--;
+	return r;
+}
+
+/* ---- Register ---- */
+
+static bool is_name(const char *s)
+{
+	size_t n = strlen(s);
+
+	return n >= 1 && n <= 63 && s[0] != '.' && s[0] != '-' &&
+		strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == n;
+}
+
+static bool is_sharing(const char *s)
+{
+	return !*s || !strcmp(s, "off") || !strcmp(s, "zero") || !strcmp(s, "vm") ||
+		(strncmp(s, "group:", 6) == 0 && is_name(s + 6));
+}
+
+static bool same_dir(const char *a, size_t a_bytes, const char *b)
+{
+	size_t b_bytes = strlen(b);
+
+	while (a_bytes > 1 && a[a_bytes - 1] == '/')
+		a_bytes--;
+	while (b_bytes > 1 && b[b_bytes - 1] == '/')
+		b_bytes--;
+	return a_bytes == b_bytes && memcmp(a, b, a_bytes) == 0;
+}
+
+/* A client may name only directories that the configuration lists: memctld writes there with its own rights. */
+static bool swap_dir_allowed(const struct config *c, const char *dir)
+{
+	const char *at = c->allowed_swap_dirs;
+
+	if (same_dir(c->swap_dir, strlen(c->swap_dir), dir))
+		return true;
+	while (*at) {
+		size_t n = strcspn(at, ":");
+
+		if (n > 0 && same_dir(at, n, dir))
+			return true;
+		at += n + (at[n] == ':');
+	}
+	return false;
+}
+
+/* Whether `bytes` is a size of pages; refuses the call if not. */
+static bool check_size(struct call *call, const char *field, uint64_t bytes, bool zero_is_fine)
+{
+	if (bytes % PAGE_SIZE || (bytes == 0 && !zero_is_fine))
+		refuse_numbers(call, WIRE_ERROR_InvalidSize, bytes, PAGE_SIZE, field, "%s must be a multiple of 4096%s.", field,
+			zero_is_fine ? "" : " and not zero");
+	else if (bytes > SIZE_MAX_BYTES)
+		refuse_numbers(call, WIRE_ERROR_InvalidSize, bytes, SIZE_MAX_BYTES, field, "%s is larger than 64 TiB.", field);
+	else
+		return true;
+	return false;
+}
+
+static bool check_limits(struct daemon *d, struct call *call)
+{
+	uid_t uid = session_peer(call->session)->uid;
+	uint64_t of_user = 0;
+
+	list_foreach(l, &d->clients)
+		of_user += container_of(l, struct client, link)->peer.uid == uid;
+	if (d->n_clients >= (uint64_t)d->config.max_vms)
+		refuse_numbers(call, WIRE_ERROR_LimitReached, d->n_clients + 1, (uint64_t)d->config.max_vms, NULL,
+			"The host has max_vms = %lld VMs.", (long long)d->config.max_vms);
+	else if (of_user >= (uint64_t)d->config.max_vms_per_user)
+		refuse_numbers(call, WIRE_ERROR_LimitReached, of_user + 1, (uint64_t)d->config.max_vms_per_user, NULL,
+			"This user has max_vms_per_user = %lld VMs.", (long long)d->config.max_vms_per_user);
+	else
+		return true;
+	return false;
+}
+
+/* Everything about the request that can be judged without the arena. */
+static bool check_register(struct daemon *d, struct call *call, const struct op_register_in *in)
+{
+	const char *limits = in->limit && in->limit < in->size ? "limit" : "size";
+	uint64_t most = in->limit && in->limit < in->size ? in->limit : in->size;
+
+	if (session_userdata(call->session)) {
+		refuse(call, WIRE_ERROR_BadState, "This connection has a VM already: one connection, one VM.");
+		return false;
+	}
+	if (!is_name(in->name)) {
+		refuse_field(call, WIRE_ERROR_InvalidName, "name", NULL);
+		return false;
+	}
+	if (!check_size(call, "size", in->size, false) || !check_size(call, "reservation", in->reservation, true) ||
+		!check_size(call, "limit", in->limit, true))
+		return false;
+	if (in->reservation > most) {
+		refuse_numbers(call, WIRE_ERROR_ReservationBeyondSize, in->reservation, most, NULL,
+			"The reservation is larger than the %s of the VM.", limits);
+		return false;
+	}
+	if (in->shares > UINT32_MAX) {
+		refuse_field(call, WIRE_ERROR_InvalidValue, "shares", "shares is at most 4294967295.");
+		return false;
+	}
+	if (!is_sharing(in->sharing)) {
+		refuse_field(call, WIRE_ERROR_InvalidValue, "sharing", "sharing is \"off\", \"zero\", \"vm\" or \"group:NAME\".");
+		return false;
+	}
+	if (in->swap_dir[0] && !swap_dir_allowed(&d->config, in->swap_dir)) {
+		refuse(call, WIRE_ERROR_PermissionDenied,
+			"The configuration does not allow this swap_dir: add it to allowed_swap_dirs, or leave it out.");
+		return false;
+	}
+	if (client_find(d, in->name)) {
+		refuse_vm(call, WIRE_ERROR_VmExists, in->name);
+		return false;
+	}
+	return check_limits(d, call);
+}
+
+static int make_client(struct daemon *d, const struct vm_config *vc, struct client **ret, struct problem *p)
+{
+	struct client *c = calloc(1, sizeof *c);
+	struct vm_orders functions;
+	int r = -ENOMEM;
+
+	if (!c)
+		return r;
+	c->daemon = d;
+	c->refs = 1;
+	c->registered_ns = now_ns();
+	list_init(&c->link);
+	if (getrandom(&c->token, sizeof c->token, 0) != sizeof c->token) {
+		r = problem_errno(p, "no random numbers for a token");
+		goto fail;
+	}
+	r = orders_new(&c->orders, d->loop);
+	if (r < 0)
+		goto fail;
+	r = vm_new(&c->vm, d->arena, &d->settings, vc, p);
+	if (r < 0)
+		goto fail;
+	orders_functions(c->orders, &functions);
+	vm_set_orders(c->vm, &functions);
+	r = reclaim_add(d->reclaim, c->vm);
+	if (r < 0)
+		goto fail;
+	*ret = c;
+	return 0;
+fail:
+	if (c->vm)
+		vm_free(c->vm);
+	orders_unref(c->orders);
+	free(c);
+	return r;
+}
+
+void do_register(struct daemon *d, struct call *call, const struct op_register_in *in)
+{
+	struct op_register_out out = { 0 };
+	struct vm_config vc = { 0 };
+	struct vm_numbers numbers;
+	struct problem p = { 0 };
+	struct client *c = NULL;
+	uint64_t shares;
+	int r;
+
+	if (!check_register(d, call, in))
+		return;
+	shares = in->shares ? in->shares : (in->size >> 20) * SHARES_PER_MIB;
+	snprintf(vc.name, sizeof vc.name, "%.63s", in->name);
+	vc.size_bytes = in->size;
+	vc.reservation_bytes = in->reservation;
+	vc.limit_bytes = in->limit;
+	vc.shares = shares > UINT32_MAX ? UINT32_MAX : shares ? (uint32_t)shares : 1;
+	snprintf(vc.swap_dir, sizeof vc.swap_dir, "%s", in->swap_dir[0] ? in->swap_dir : d->config.swap_dir);
+	r = make_client(d, &vc, &c, &p);
+	if (r < 0) {
+		refuse_problem(call, r, &p, vc.swap_dir);
+		return;
+	}
+	c->peer = *session_peer(call->session);
+	snprintf(c->sharing, sizeof c->sharing, "%.71s", in->sharing[0] ? in->sharing : "vm");
+	c->calls = call->session;
+	session_set_userdata(call->session, c);
+	list_append(&d->clients, &c->link);
+	d->n_clients++;
+	log_info("VM %s: registered by pid %d of user %u, %llu MiB", vc.name, (int)c->peer.pid, (unsigned)c->peer.uid,
+		(unsigned long long)(vc.size_bytes >> 20));
+	vm_numbers(c->vm, &numbers);
+	out.token = c->token;
+	out.swap_size = numbers.swap_size_bytes;
+	out.page_size = PAGE_SIZE;
+	call_reply(call, &ops[OP_register], &out, NULL, 0);
+}
+
+/* ---- Attend, Done, RemoveVm ---- */
+
+void do_attend(struct daemon *d, struct call *call, const struct op_attend_in *in)
+{
+	if (session_userdata(call->session)) {
+		refuse(call, WIRE_ERROR_BadState, "Attend needs a connection of its own.");
+		return;
+	}
+	list_foreach(l, &d->clients) {
+		struct client *c = container_of(l, struct client, link);
+
+		if (c->ending || c->token != in->token)
+			continue;
+		if (session_peer(call->session)->uid != c->peer.uid)
+			break;
+		if (c->attending) {
+			refuse(call, WIRE_ERROR_BadState, "This VM has its orders connection already.");
+			return;
+		}
+		c->attending = call->session;
+		session_set_userdata(call->session, c);
+		orders_attach(c->orders, call);
+		return;
+	}
+	refuse(call, WIRE_ERROR_PermissionDenied, "No VM of this user has this token.");
+}
+
+void do_done(struct daemon *d, struct call *call, const struct op_done_in *in)
+{
+	struct client *c = session_userdata(call->session);
+	struct op_done_out out;
+
+	if (orders_done(c->orders, in->order, in->present) == -EINVAL) {
+		if (!call->body.oneway) {
+			refuse_field(call, WIRE_ERROR_InvalidParameter, "present",
+				"One bit a page of the order's runs, as hexadecimal digits.");
+			return;
+		}
+		log_notice("VM %s: an answer to an order that is none", vm_config(c->vm)->name);
+	}
+	call_reply(call, &ops[OP_done], &out, NULL, 0);
+}
+
+void do_remove_vm(struct daemon *d, struct call *call, const struct op_remove_vm_in *in)
+{
+	struct client *c = client_find(d, in->vm);
+	struct op_remove_vm_out out;
+
+	if (!c) {
+		refuse_vm(call, WIRE_ERROR_NoSuchVm, in->vm);
+		return;
+	}
+	if (!call_is_operator(call) && session_peer(call->session)->uid != c->peer.uid) {
+		refuse(call, WIRE_ERROR_PermissionDenied, "root, memctld's user and the user of the VM may remove it.");
+		return;
+	}
+	client_end(c, "removed by an operator");
+	call_reply(call, &ops[OP_remove_vm], &out, NULL, 0);
+}

@@ -1,0 +1,60 @@
+/* A client: a VM, its two connections, and the order in which they go.
+ *
+ * Life: do_register makes it; it *ends* when either connection closes or RemoveVm says so: no new work, the
+ * VM's threads are stopped; it has *gone* when the last thread and the last job have ended: then the VM is freed, its
+ * frames and swap are back and its name is free.  Between the two it is still listed, as "ending".
+ *
+ *	  Register            death of a connection, RemoveVm         last thread ended, no job left
+ *	------------> running ---------------------------> ending --------------------------> freed
+ *
+ * All on the control thread; what happens on others is posted to it. */
+#pragma once
+
+#include "base/list.h"
+#include "daemon.h"
+#include "mem/lease.h"
+#include "orders.h"
+#include "serve/session.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct client {
+	struct list link;		/* of the daemon */
+	struct daemon *daemon;
+	unsigned refs;			/* the list's, and one a walk that comes back later (audit) */
+	struct vm *vm;			/* NULL once freed */
+	struct orders *orders;
+	struct session *calls;		/* NULL once closed */
+	struct session *attending;	/* the orders connection, NULL: none (yet) */
+	struct session_peer peer;
+	uint64_t token;
+	uint64_t registered_ns;
+	char sharing[72];
+	bool user_mode_only;		/* of its last activated lease */
+	bool activated;
+	bool ending;
+	bool threads_gone;
+	unsigned jobs;			/* in flight */
+	struct post gone;
+};
+
+/* The client of a VM's name, ending ones too; NULL: none. */
+struct client *client_find(struct daemon *d, const char *vm);
+bool client_calls_on(const struct client *c, const struct session *s);
+void client_session_closed(struct client *c, struct session *s);
+/* Ends it; `why` for the log. */
+void client_end(struct client *c, const char *why);
+struct client *client_ref(struct client *c);
+void client_unref(struct client *c);
+
+/* A job of a lease that comes back to the control thread.  `finished` is called there exactly once if client_submit
+ * returned 0; the client lives until then.  The object is the caller's, as in mem/lease.h. */
+struct client_job {
+	struct job job;
+	struct client *client;
+	struct post post;
+	void (*finished)(struct client_job *j);
+	void *userdata;
+};
+int client_submit(struct client *c, struct lease *l, struct client_job *j);

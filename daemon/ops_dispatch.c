@@ -1,0 +1,351 @@
+#include "ops_dispatch.h"
+
+#include "ops_client.h"
+#include "base/log.h"
+#include "proto/contract.h"
+#include "proto/writer.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <pwd.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* ---- refusals ---- */
+
+static void fail(struct call *c, struct wire_error *e, enum wire_error_id id, const char *fmt, va_list ap)
+{
+	wire_error_set(e, id, NULL);
+	if (fmt)
+		vsnprintf(e->message, sizeof e->message, fmt, ap);
+	call_fail(c, e);
+}
+
+void refuse(struct call *c, enum wire_error_id id, const char *fmt, ...)
+{
+	struct wire_error e = { 0 };
+	va_list ap;
+
+	va_start(ap, fmt);
+	fail(c, &e, id, fmt, ap);
+	va_end(ap);
+}
+
+void refuse_field(struct call *c, enum wire_error_id id, const char *field, const char *fmt, ...)
+{
+	struct wire_error e = { 0 };
+	va_list ap;
+
+	snprintf(e.field, sizeof e.field, "%s", field);
+	va_start(ap, fmt);
+	fail(c, &e, id, fmt, ap);
+	va_end(ap);
+}
+
+void refuse_vm(struct call *c, enum wire_error_id id, const char *vm)
+{
+	struct wire_error e = { 0 };
+
+	snprintf(e.vm, sizeof e.vm, "%.63s", vm);
+	wire_error_set(&e, id, NULL);
+	call_fail(c, &e);
+}
+
+void refuse_numbers(struct call *c, enum wire_error_id id, uint64_t need, uint64_t have, const char *field,
+	const char *fmt, ...)
+{
+	struct wire_error e = { .need = need, .have = have };
+	va_list ap;
+
+	if (field)
+		snprintf(e.field, sizeof e.field, "%s", field);
+	va_start(ap, fmt);
+	fail(c, &e, id, fmt, ap);
+	va_end(ap);
+}
+
+static enum wire_error_id error_of(int r, const struct problem *p)
+{
+	switch (p->kind) {
+	case PROBLEM_NOT_ENOUGH_MEMORY:
+		return WIRE_ERROR_NotEnoughMemory;
+	case PROBLEM_NOT_ENOUGH_SWAP:
+		return WIRE_ERROR_NotEnoughSwap;
+	case PROBLEM_INVALID_SIZE:
+		return WIRE_ERROR_InvalidSize;
+	case PROBLEM_LEASE_BEYOND_SIZE:
+		return WIRE_ERROR_LeaseBeyondSize;
+	case PROBLEM_OVERLAP:
+		return WIRE_ERROR_Overlap;
+	case PROBLEM_NO_SUCH_LEASE:
+		return WIRE_ERROR_NoSuchLease;
+	case PROBLEM_LIMIT_REACHED:
+		return WIRE_ERROR_LimitReached;
+	case PROBLEM_BAD_DESCRIPTOR:
+		return WIRE_ERROR_BadDescriptor;
+	case PROBLEM_BAD_STATE:
+		return WIRE_ERROR_BadState;
+	case PROBLEM_SYSTEM:
+		return WIRE_ERROR_System;
+	case PROBLEM_NONE:
+		break;
+	}
+	/* a refusal without numbers: what its errno says */
+	switch (-r) {
+	case ENOMEM:
+		return WIRE_ERROR_NotEnoughMemory;
+	case EINVAL:
+	case ERANGE:
+		return WIRE_ERROR_InvalidSize;
+	case EBUSY:
+	case ECANCELED:
+		return WIRE_ERROR_BadState;
+	case EBADF:
+		return WIRE_ERROR_BadDescriptor;
+	default:
+		return WIRE_ERROR_System;
+	}
+}
+
+void refuse_problem(struct call *c, int r, const struct problem *p, const char *dir)
+{
+	struct wire_error e = { .need = p->need, .have = p->have, .error = -r };
+	enum wire_error_id id = error_of(r, p);
+
+	wire_error_set(&e, id, p->text[0] ? "%s" : NULL, p->text);
+	if (!p->text[0] && id == WIRE_ERROR_System)
+		wire_error_set(&e, id, "A system call of memctld failed: %s.", strerror(-r));
+	if (dir)
+		snprintf(e.dir, sizeof e.dir, "%s", dir);
+	if (id == WIRE_ERROR_System)
+		log_warning("%s", e.message);
+	call_fail(c, &e);
+}
+
+/* ---- who may ---- */
+
+static bool is_own_user(uid_t uid)
+{
+	return uid == 0 || uid == geteuid();
+}
+
+bool call_is_operator(const struct call *c)
+{
+	return c->session && is_own_user(session_peer(c->session)->uid);
+}
+
+static bool in_user_list(const char *list, uid_t uid)
+{
+	char copy[CONFIG_TEXT_MAX], *save = NULL;
+
+	strcpy(copy, list);
+	for (char *name = strtok_r(copy, " ", &save); name; name = strtok_r(NULL, " ", &save)) {
+		const struct passwd *pw = getpwnam(name);
+		char *end;
+		unsigned long n = strtoul(name, &end, 10);
+
+		if ((pw && pw->pw_uid == uid) || (!*end && n == uid))
+			return true;
+	}
+	return false;
+}
+
+static bool in_group(const char *name, const struct session_peer *peer, int fd)
+{
+	const struct group *g = getgrnam(name);
+	gid_t groups[256];
+	socklen_t bytes = sizeof groups;
+
+	if (!g)
+		return false;
+	if (peer->gid == g->gr_gid)
+		return true;
+	/* a peer in more groups than this is refused: it can be named in allow_users */
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &bytes) < 0)
+		return false;
+	for (size_t i = 0; i < bytes / sizeof groups[0]; i++)
+		if (groups[i] == g->gr_gid)
+			return true;
+	return false;
+}
+
+enum wire_error_id dispatch_admit(const struct session_peer *peer, int fd, void *userdata)
+{
+	const struct daemon *d = userdata;
+	const struct config *c = &d->config;
+
+	if (is_own_user(peer->uid) || (!c->access_group[0] && !c->allow_users[0]))
+		return WIRE_ERROR_NONE;
+	if (c->access_group[0] && in_group(c->access_group, peer, fd))
+		return WIRE_ERROR_NONE;
+	if (in_user_list(c->allow_users, peer->uid))
+		return WIRE_ERROR_NONE;
+	return WIRE_ERROR_PermissionDenied;
+}
+
+/* ---- org.varlink.service ---- */
+
+static void get_info(struct call *c)
+{
+	struct writer o = WRITER_INIT;
+	char *text;
+
+	writer_object(&o, NULL);
+	writer_str(&o, "vendor", "memctl");
+	writer_str(&o, "product", "memctld");
+	writer_str(&o, "version", MEMCTL_VERSION);
+	writer_str(&o, "url", "");
+	writer_array(&o, "interfaces");
+	writer_str(&o, NULL, "org.varlink.service");
+	writer_str(&o, NULL, "org.memctl");
+	writer_end(&o);
+	writer_end(&o);
+	text = writer_take(&o, NULL);
+	call_reply_raw(c, text ? text : "{}");
+	free(text);
+}
+
+static const char service_text[] =
+	"# What every varlink service answers.\n"
+	"interface org.varlink.service\n"
+	"\n"
+	"method GetInfo() -> (vendor: string, product: string, version: string, url: string, interfaces: []string)\n"
+	"method GetInterfaceDescription(interface: string) -> (description: string)\n"
+	"\n"
+	"error InterfaceNotFound (interface: string)\n"
+	"error MethodNotFound (method: string)\n"
+	"error MethodNotImplemented (method: string)\n"
+	"error InvalidParameter (parameter: string)\n"
+	"error PermissionDenied ()\n"
+	"error ExpectedMore ()\n";
+
+static void get_interface_description(struct call *c)
+{
+	const char *name = body_string(&c->body, "interface"), *description;
+	struct writer o = WRITER_INIT;
+	char *text;
+
+	if (!name) {
+		refuse_field(c, WIRE_ERROR_InvalidParameter, "interface", "This parameter is missing.");
+		return;
+	}
+	if (strcmp(name, "org.memctl") == 0) {
+		description = contract_text;
+	} else if (strcmp(name, "org.varlink.service") == 0) {
+		description = service_text;
+	} else {
+		refuse_field(c, WIRE_ERROR_InterfaceNotFound, name, NULL);
+		return;
+	}
+	writer_object(&o, NULL);
+	writer_str(&o, "description", description);
+	writer_end(&o);
+	text = writer_take(&o, NULL);
+	call_reply_raw(c, text ? text : "{}");
+	free(text);
+}
+
+/* ---- dispatch ---- */
+
+/* The handlers take the struct of their operation; the table takes them all. */
+#define OP(method, name, class) \
+	static void handle_##name(struct daemon *d, struct call *c, const void *in) \
+	{ \
+		do_##name(d, c, in); \
+	}
+#include "proto/ops.def"
+#undef OP
+
+static void (*const handlers[OP_COUNT])(struct daemon *, struct call *, const void *) = {
+#define OP(method, name, class) [OP_##name] = handle_##name,
+#include "proto/ops.def"
+#undef OP
+};
+
+union any_in {
+#define OP(method, name, class) struct op_##name##_in in_##name;
+#include "proto/ops.def"
+#undef OP
+};
+
+static bool is_interface(const char *method, const char *interface)
+{
+	size_t n = strlen(interface);
+
+	return strncmp(method, interface, n) == 0 && method[n] == '.' && !strchr(method + n + 1, '.');
+}
+
+static void call_unknown(struct call *c, const char *method)
+{
+	const char *dot = strrchr(method, '.');
+	char interface[96];
+
+	if (strcmp(method, "org.varlink.service.GetInfo") == 0) {
+		get_info(c);
+	} else if (strcmp(method, "org.varlink.service.GetInterfaceDescription") == 0) {
+		get_interface_description(c);
+	} else if (is_interface(method, "org.memctl") || is_interface(method, "org.varlink.service")) {
+		refuse_field(c, WIRE_ERROR_MethodNotFound, method, NULL);
+	} else {
+		snprintf(interface, sizeof interface, "%.*s", dot ? (int)(dot - method) : 95, method);
+		refuse_field(c, WIRE_ERROR_InterfaceNotFound, interface, NULL);
+	}
+}
+
+bool dispatch_urgent(const struct call *c, void *userdata)
+{
+	return strcmp(c->body.method, ops[OP_done].method) == 0;
+}
+
+void dispatch_call(struct call *c, void *userdata)
+{
+	struct daemon *d = userdata;
+	const struct op *op = op_find(c->body.method);
+	struct client *client = session_userdata(c->session);
+	struct body_fault fault = { 0 };
+	union any_in in;
+	int r;
+
+	if (c->message.fds_lost || c->message.n_fds != (op ? op->fds_in : 0)) {
+		refuse(c, WIRE_ERROR_BadDescriptor, "This call carries %u file descriptors, not %s.", op ? op->fds_in : 0,
+			c->message.fds_lost ? "so many" : c->message.n_fds == 0 ? "none" : "as many as came");
+		return;
+	}
+	if (!op) {
+		call_unknown(c, c->body.method);
+		return;
+	}
+	if (c->body.more && op->class != OP_CLASS_ORDERS) {
+		refuse_field(c, WIRE_ERROR_InvalidParameter, "more", "This method answers once; call it without \"more\".");
+		return;
+	}
+	if (!c->body.more && op->class == OP_CLASS_ORDERS) {
+		refuse(c, WIRE_ERROR_ExpectedMore, NULL);
+		return;
+	}
+	r = body_decode(&c->body, op->in, true, &in, &fault);
+	if (r < 0) {
+		if (r == -ENOMEM)
+			refuse(c, WIRE_ERROR_System, "memctld is out of memory for this message.");
+		else
+			refuse_field(c, WIRE_ERROR_InvalidParameter, fault.field, "%s", fault.text);
+		return;
+	}
+	if (op->class == OP_CLASS_CLIENT && (!client || !client_calls_on(client, c->session))) {
+		refuse(c, WIRE_ERROR_BadState, "No VM is registered on this connection: call Register first.");
+		return;
+	}
+	handlers[op - ops](d, c, &in);
+}
+
+void dispatch_closed(struct session *s, void *userdata)
+{
+	struct client *client = session_userdata(s);
+
+	if (client)
+		client_session_closed(client, s);
+}

@@ -1,0 +1,33 @@
+/* From calls to handlers: who may call what, decoding, and refusals as typed errors.
+ *
+ * One handler a row of proto/ops.def.  A handler ends its call, at once or later (serve/session.h says how). */
+#pragma once
+
+#include "daemon.h"
+#include "proto/ops.h"
+#include "serve/session.h"
+
+#define OP(method, name, class) void do_##name(struct daemon *d, struct call *c, const struct op_##name##_in *in);
+#include "proto/ops.def"
+#undef OP
+
+/* The server's events; userdata is the struct daemon. */
+enum wire_error_id dispatch_admit(const struct session_peer *peer, int fd, void *userdata);
+bool dispatch_urgent(const struct call *c, void *userdata);
+void dispatch_call(struct call *c, void *userdata);
+void dispatch_closed(struct session *s, void *userdata);
+
+/* Whether the peer of the call is root or of the daemon's own user. */
+bool call_is_operator(const struct call *c);
+
+/* Ends the call with an error; `fmt` NULL: the row's own advice. */
+void refuse(struct call *c, enum wire_error_id id, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* The same with the field at fault. */
+void refuse_field(struct call *c, enum wire_error_id id, const char *field, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
+void refuse_vm(struct call *c, enum wire_error_id id, const char *vm);
+/* With the values that the caller has filled in. */
+void refuse_numbers(struct call *c, enum wire_error_id id, uint64_t need, uint64_t have, const char *field,
+	const char *fmt, ...) __attribute__((format(printf, 6, 7)));
+/* What mem/ refused: r is its return value, `dir` the swap directory if it may be at fault, else NULL. */
+void refuse_problem(struct call *c, int r, const struct problem *p, const char *dir);

@@ -1,0 +1,331 @@
+#include "orders.h"
+
+#include "base/clock.h"
+#include "base/list.h"
+#include "mem/lease.h"
+#include "proto/ops.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ANSWER_NS   NS_PER_S
+#define WAITING_MAX 64		/* orders sent and not answered; more are dropped */
+#define PAGES_MAX   (RUN_MAX * 8)
+
+enum kind { ZAP, PRESENT };
+static const char *const kind_names[] = { "zap", "present" };
+
+/* An order.  Two references: the sender's (dropped by the worker when it returns) and the stream's (dropped when it is
+ * answered, detached or given up). */
+struct order {
+	struct list link;		/* of the stream, while it waits for an answer */
+	struct post post;
+	struct orders *owner;
+	_Atomic unsigned refs;
+	uint64_t id;
+	enum kind kind;
+	uint64_t lease;
+	uint64_t sent_ns;
+	unsigned pages;
+	bool finished;			/* r and bits are valid */
+	int r;
+	uint8_t bits[PAGES_MAX / 8];
+	unsigned n;
+	struct op_run runs[];
+};
+
+struct orders {
+	_Atomic unsigned refs;		/* the owner's and one an order */
+	struct loop *loop;
+	pthread_mutex_t lock;		/* guards all below and every order's result; nothing is taken inside it */
+	pthread_cond_t answered;
+	struct call *attend;		/* control thread */
+	bool detached;
+	bool mute;
+	uint64_t next_id;
+	struct list waiting;		/* struct order, oldest first */
+	unsigned n_waiting;
+	struct orders_numbers numbers;
+};
+
+int orders_new(struct orders **ret, struct loop *l)
+{
+	struct orders *o = calloc(1, sizeof *o);
+	pthread_condattr_t attr;
+
+	if (!o)
+		return -ENOMEM;
+	o->refs = 1;
+	o->loop = l;
+	list_init(&o->waiting);
+	pthread_mutex_init(&o->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&o->answered, &attr);
+	pthread_condattr_destroy(&attr);
+	*ret = o;
+	return 0;
+}
+
+void orders_unref(struct orders *o)
+{
+	if (!o || atomic_fetch_sub(&o->refs, 1) > 1)
+		return;
+	assert(list_empty(&o->waiting));
+	pthread_cond_destroy(&o->answered);
+	pthread_mutex_destroy(&o->lock);
+	free(o);
+}
+
+static void order_unref(struct order *k)
+{
+	struct orders *o = k->owner;
+
+	if (atomic_fetch_sub(&k->refs, 1) > 1)
+		return;
+	free(k);
+	orders_unref(o);
+}
+
+/* With the lock held: the result is known; the stream lets go of the order. */
+static void finish(struct order *k, int r)
+{
+	struct orders *o = k->owner;
+
+	k->finished = true;
+	k->r = r;
+	if (!list_empty(&k->link)) {
+		list_remove(&k->link);
+		o->n_waiting--;
+	}
+	pthread_cond_broadcast(&o->answered);
+}
+
+/* With the lock held.  The oldest order has waited too long: the library does not answer. */
+static bool is_mute(struct orders *o)
+{
+	if (!list_empty(&o->waiting)) {
+		const struct order *oldest = container_of(o->waiting.next, struct order, link);
+
+		o->mute = o->mute || now_ns() - oldest->sent_ns > ANSWER_NS;
+	}
+	return o->mute;
+}
+
+/* On the control thread: write it to the stream. */
+static void send_order(struct post *p)
+{
+	struct order *k = container_of(p, struct order, post);
+	struct orders *o = k->owner;
+	struct op_attend_out *out;
+	bool waits;
+
+	pthread_mutex_lock(&o->lock);
+	waits = !k->finished;
+	pthread_mutex_unlock(&o->lock);
+	out = waits && o->attend ? calloc(1, sizeof *out) : NULL;
+	if (out) {
+		out->order = k->id;
+		snprintf(out->kind, sizeof out->kind, "%s", kind_names[k->kind]);
+		out->lease = k->lease;
+		out->runs.n = k->n;
+		memcpy(out->runs.run, k->runs, k->n * sizeof k->runs[0]);
+		call_continue(o->attend, &ops[OP_attend], out);
+		free(out);
+	} else if (waits) {
+		pthread_mutex_lock(&o->lock);
+		if (!k->finished) {
+			finish(k, -ENOTCONN);
+			order_unref(k);
+		}
+		pthread_mutex_unlock(&o->lock);
+	}
+	order_unref(k);
+}
+
+/* A new order on its way to the control thread, with a reference for the caller; NULL and *ret_r if not. */
+static struct order *give(struct orders *o, enum kind kind, struct lease *l, const struct run *runs, unsigned n, int *ret_r)
+{
+	struct order *k = calloc(1, sizeof *k + n * sizeof k->runs[0]);
+
+	*ret_r = -ENOMEM;
+	if (!k)
+		return NULL;
+	list_init(&k->link);
+	k->owner = o;
+	k->kind = kind;
+	k->lease = lease_id(l);
+	k->n = n;
+	for (unsigned i = 0; i < n; i++) {
+		k->runs[i] = (struct op_run){ runs[i].page, runs[i].count };
+		k->pages += (unsigned)runs[i].count;
+	}
+	assert(n <= OP_RUNS_MAX && (kind == ZAP || k->pages <= PAGES_MAX));
+	pthread_mutex_lock(&o->lock);
+	*ret_r = o->detached || !o->attend ? -ENOTCONN : is_mute(o) ? -ETIMEDOUT : o->n_waiting >= WAITING_MAX ? -EAGAIN : 0;
+	if (*ret_r < 0) {
+		o->numbers.dropped++;
+		pthread_mutex_unlock(&o->lock);
+		free(k);
+		return NULL;
+	}
+	k->refs = 3; /* the caller's, the post's, the stream's */
+	atomic_fetch_add(&o->refs, 1);
+	k->id = ++o->next_id;
+	k->sent_ns = now_ns();
+	list_append(&o->waiting, &k->link);
+	o->n_waiting++;
+	o->numbers.sent++;
+	/* under the lock, so that orders are sent in the order of their numbers */
+	loop_post(o->loop, &k->post, send_order);
+	pthread_mutex_unlock(&o->lock);
+	return k;
+}
+
+static void zap(void *userdata, struct lease *l, const struct run *runs, unsigned n)
+{
+	int r;
+
+	while (n > 0) {
+		unsigned now = n < OP_RUNS_MAX ? n : OP_RUNS_MAX;
+		struct order *k = give(userdata, ZAP, l, runs, now, &r);
+
+		if (!k)
+			return;
+		order_unref(k);
+		runs += now;
+		n -= now;
+	}
+}
+
+static int present(void *userdata, struct lease *l, const struct run *runs, unsigned n, uint8_t *ret_bits)
+{
+	struct orders *o = userdata;
+	struct timespec until;
+	uint64_t deadline;
+	struct order *k;
+	int r;
+
+	k = give(o, PRESENT, l, runs, n, &r);
+	if (!k)
+		return r;
+	pthread_mutex_lock(&o->lock);
+	deadline = k->sent_ns + ANSWER_NS;
+	until = (struct timespec){ (time_t)(deadline / NS_PER_S), (long)(deadline % NS_PER_S) };
+	while (!k->finished && r == 0)
+		r = pthread_cond_timedwait(&o->answered, &o->lock, &until);
+	if (k->finished) {
+		r = k->r;
+		if (r == 0)
+			memcpy(ret_bits, k->bits, (k->pages + 7) / 8);
+	} else {
+		/* it goes on waiting, as the proof that the library is mute, until it is answered after all */
+		r = -ETIMEDOUT;
+		o->mute = true;
+		o->numbers.timed_out++;
+	}
+	pthread_mutex_unlock(&o->lock);
+	order_unref(k);
+	return r;
+}
+
+void orders_functions(struct orders *o, struct vm_orders *ret)
+{
+	*ret = (struct vm_orders){ .zap = zap, .present = present, .userdata = o };
+}
+
+void orders_attach(struct orders *o, struct call *attend)
+{
+	pthread_mutex_lock(&o->lock);
+	o->attend = attend;
+	pthread_mutex_unlock(&o->lock);
+}
+
+void orders_detach(struct orders *o)
+{
+	struct call *attend;
+
+	pthread_mutex_lock(&o->lock);
+	attend = o->attend;
+	o->attend = NULL;
+	o->detached = true;
+	while (!list_empty(&o->waiting)) {
+		struct order *k = container_of(o->waiting.next, struct order, link);
+
+		finish(k, -ENOTCONN);
+		order_unref(k);
+	}
+	pthread_mutex_unlock(&o->lock);
+	if (attend) {
+		struct wire_error e = { 0 };
+
+		wire_error_set(&e, WIRE_ERROR_BadState, "The VM ends.");
+		call_fail(attend, &e);
+	}
+}
+
+static int hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	if (c >= 'A' && c <= 'F')
+		return c - 'A' + 10;
+	return -1;
+}
+
+static int parse_bits(const char *text, unsigned pages, uint8_t *ret)
+{
+	if (strlen(text) != (pages + 7) / 8 * 2)
+		return -EINVAL;
+	for (unsigned i = 0; i < (pages + 7) / 8; i++) {
+		int high = hex_digit(text[2 * i]), low = hex_digit(text[2 * i + 1]);
+
+		if (high < 0 || low < 0)
+			return -EINVAL;
+		ret[i] = (uint8_t)(high << 4 | low);
+	}
+	return 0;
+}
+
+int orders_done(struct orders *o, uint64_t id, const char *bits)
+{
+	int r = -ENOENT;
+
+	pthread_mutex_lock(&o->lock);
+	list_foreach(l, &o->waiting)
+		if (container_of(l, struct order, link)->id == id)
+			r = 0;
+	while (r == 0) {
+		struct order *k = container_of(o->waiting.next, struct order, link);
+		bool this_one = k->id == id;
+
+		/* Orders are carried out in their order: those before it will not be answered any more. */
+		if (!this_one) {
+			finish(k, -ETIMEDOUT);
+			order_unref(k);
+			continue;
+		}
+		r = k->kind == PRESENT ? parse_bits(bits, k->pages, k->bits) : 0;
+		o->mute = false;
+		o->numbers.answered++;
+		finish(k, r < 0 ? -EPROTO : 0);
+		order_unref(k);
+		break;
+	}
+	pthread_mutex_unlock(&o->lock);
+	return r;
+}
+
+void orders_numbers(struct orders *o, struct orders_numbers *ret)
+{
+	pthread_mutex_lock(&o->lock);
+	*ret = o->numbers;
+	pthread_mutex_unlock(&o->lock);
+}
