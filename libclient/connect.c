@@ -59,7 +59,7 @@ static int probe_faults(struct memctl *m, struct memctl_error *e)
 	enum memctl_faults faults;
 	int fd, r;
 
-	r = uffd_open_best(&fd, &faults, e);
+	r = faults_open(&fd, &faults, e);
 	if (r < 0)
 		return r;
 	close(fd);

@@ -93,5 +93,6 @@ int plain_range(struct memctl_lease *l, enum range_op op, uint64_t offset, uint6
 int orders_attend(struct memctl *m, uint64_t token, struct memctl_error *e);
 
 /* uffd.c */
-int uffd_open_best(int *ret_fd, enum memctl_faults *ret_faults, struct memctl_error *e);
-int uffd_register(int fd, void *address, uint64_t length, struct memctl_error *e);
+int faults_open(int *ret_fd, enum memctl_faults *ret_faults, struct memctl_error *e);
+void faults_wake(int fd, const void *address, uint64_t length);
+int faults_register(int fd, void *address, uint64_t length, struct memctl_error *e);

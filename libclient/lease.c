@@ -55,7 +55,7 @@ static int reserve_aligned(uint64_t size, char **ret, struct memctl_error *e)
 
 static int map_memfd(struct memctl_lease *l, struct memctl_error *e)
 {
-	char *address;
+	char *address = NULL;
 	int r;
 
 	r = reserve_aligned(l->size, &address, e);
@@ -88,10 +88,10 @@ static int bring_up(struct memctl_lease *l, struct memctl_error *e)
 	r = map_memfd(l, e);
 	if (r < 0)
 		return r;
-	r = uffd_open_best(&l->uffd, &l->faults, e);
+	r = faults_open(&l->uffd, &l->faults, e);
 	if (r < 0)
 		return r;
-	r = uffd_register(l->uffd, l->address, l->size, e);
+	r = faults_register(l->uffd, l->address, l->size, e);
 	if (r < 0)
 		return r;
 	if (mprotect(l->address, l->size, PROT_READ | PROT_WRITE) < 0) {
@@ -132,9 +132,12 @@ static void unmap(struct memctl_lease *l)
 {
 	if (l->address)
 		munmap(l->address, l->size);
-	l->address = NULL;
-	if (l->uffd >= 0)
+	if (l->uffd >= 0) {
+		/* Whoever still waits for a page must not wait for ever: it touches again, and dies. */
+		faults_wake(l->uffd, l->address, l->size);
 		close(l->uffd);
+	}
+	l->address = NULL;
 	if (l->memfd >= 0)
 		close(l->memfd);
 	l->uffd = l->memfd = -1;
@@ -147,7 +150,7 @@ static void link_lease(struct memctl_lease *l)
 	pthread_mutex_lock(&m->leases_lock);
 	l->next = m->leases;
 	m->leases = l;
-	if (l->faults > m->faults)	/* the weakest of all is what holds for the VM */
+	if ((int)l->faults > m->faults)	/* the weakest of all is what holds for the VM */
 		m->faults = (int)l->faults;
 	pthread_mutex_unlock(&m->leases_lock);
 }
@@ -183,7 +186,7 @@ int memctl_lease(struct memctl *m, uint64_t gpa, uint64_t size, struct memctl_le
 
 	if (!m || !ret)
 		return fail(e, -EINVAL, ERROR_INVALID, "memctl_lease: a NULL argument");
-	if (!size || size % PAGE_SIZE || gpa % PAGE_SIZE || size > (UINT64_MAX >> 1) - gpa)
+	if (!size || size % PAGE_SIZE || gpa % PAGE_SIZE || gpa > INT64_MAX || size > INT64_MAX - gpa)
 		return fail(e, -EINVAL, ERROR_INVALID,
 			"gpa and size must be multiples of 4096, size not 0 and gpa + size below 2^63");
 	if (!m->registered)

@@ -42,7 +42,7 @@ static int open_by_syscall(int flags)
 	return fd < 0 ? -errno : fd;
 }
 
-int uffd_open_best(int *ret_fd, enum memctl_faults *ret_faults, struct memctl_error *e)
+int faults_open(int *ret_fd, enum memctl_faults *ret_faults, struct memctl_error *e)
 {
 	enum memctl_faults faults = MEMCTL_FAULTS_FULL;
 	struct uffdio_api api = { .api = UFFD_API, .features = FEATURES_NEEDED };
@@ -75,7 +75,7 @@ int uffd_open_best(int *ret_fd, enum memctl_faults *ret_faults, struct memctl_er
 	return 0;
 }
 
-int uffd_register(int fd, void *address, uint64_t length, struct memctl_error *e)
+int faults_register(int fd, void *address, uint64_t length, struct memctl_error *e)
 {
 	/* Never MINOR: it adds a second event to a fill, and lets one drop write protection behind an eviction. */
 	struct uffdio_register reg = {
@@ -89,4 +89,11 @@ int uffd_register(int fd, void *address, uint64_t length, struct memctl_error *e
 		return fail(e, r, ERROR_SYSTEM, "cannot register the mapping with userfaultfd: %s", strerror(-r));
 	}
 	return 0;
+}
+
+void faults_wake(int fd, const void *address, uint64_t length)
+{
+	struct uffdio_range range = { .start = (uintptr_t)address, .len = length };
+
+	(void)ioctl(fd, UFFDIO_WAKE, &range);
 }

@@ -1,0 +1,413 @@
+#include "tests/unit/fake_daemon.h"
+
+#include "mem/uffd.h"
+#include "proto/body.h"
+#include "proto/wire.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define PAGE	  4096u
+#define LEASES	  8
+#define CONNS	  8
+#define STAT_JSON "{\"name\":\"a\",\"size_bytes\":1048576,\"resident_bytes\":8192,\"faults_zero\":2,\"faults_swapped\":3}"
+
+struct conn {
+	int fd;
+	struct wire_in in;
+};
+
+struct served {
+	uint64_t address, size;
+	int memfd, uffd;
+};
+
+static struct fake *fake;
+static struct conn conns[CONNS];
+static struct served leases[LEASES];
+static unsigned leases_n, pins;
+static int orders_fd = -1, held_fd = -1;
+static uint64_t order_id;
+static pid_t client;
+
+static void note(const char *fmt, ...)
+{
+	unsigned n = fake->notes_n;
+	va_list ap;
+
+	if (n == FAKE_NOTES_MAX)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(fake->notes[n], sizeof fake->notes[n], fmt, ap);
+	va_end(ap);
+	fake->notes_n = n + 1;
+}
+
+static void *serve_faults(void *userdata)
+{
+	struct served *s = userdata;
+	struct uffd_fault fault;
+	uint64_t page[PAGE / 8] = { 0 }, done;
+
+	for (;;) {
+		int r = uffd_read(s->uffd, &fault);
+
+		if (r < 0 && r != -EINTR)
+			return NULL;
+		if (r <= 0 || fake->no_pages)
+			continue;
+		fault.address &= ~(uint64_t)(PAGE - 1);
+		page[0] = (fault.address - s->address) / PAGE + 1;
+		if (!fault.missing)
+			uffd_unprotect(s->uffd, fault.address, PAGE);
+		else	/* one that is there already only wants to be woken */
+			uffd_copy(s->uffd, fault.address, page, PAGE, &done);
+		uffd_wake(s->uffd, fault.address, PAGE);
+	}
+}
+
+static void send_text(int fd, char *text, size_t length, const int *fds, unsigned n)
+{
+	wire_send(fd, text, length, fds, n, UINT64_MAX);
+	free(text);
+}
+
+static void reply(int fd, enum op_id id, const void *out, int with)
+{
+	size_t length;
+	char *text;
+
+	if (body_write_reply(&text, &length, &ops[id], out, false) == 0)
+		send_text(fd, text, length, &with, with >= 0);
+}
+
+static void refuse(int fd)
+{
+	struct wire_error e = { .need = 111, .have = 22 };
+	size_t length;
+	char *text;
+
+	wire_error_set(&e, WIRE_ERROR_NotEnoughMemory, NULL);
+	if (body_write_error(&text, &length, &e) == 0)
+		send_text(fd, text, length, NULL, 0);
+}
+
+static void do_lease(int fd, const struct op_lease_in *in)
+{
+	struct op_lease_out out = { .lease = leases_n };
+	struct served *s = &leases[leases_n];
+
+	note("Lease %" PRIu64 " %" PRIu64, in->gpa, in->size);
+	s->size = in->size;
+	s->memfd = memfd_create("fake", MFD_CLOEXEC);
+	if (ftruncate(s->memfd, (off_t)in->size) < 0)
+		note("no memory");
+	leases_n++;
+	reply(fd, OP_lease, &out, fake->no_descriptor ? -1 : s->memfd);
+}
+
+static void do_activate(int fd, const struct op_activate_in *in, int uffd)
+{
+	struct op_activate_out out;
+	struct served *s = &leases[in->lease];
+	pthread_t t;
+
+	note("Activate %" PRIu64 " %s %s", in->lease, uffd >= 0 && uffd_is(uffd) ? "userfaultfd" : "nothing",
+		in->user_mode_only ? "user" : "full");
+	s->address = in->address;
+	s->uffd = uffd;
+	pthread_create(&t, NULL, serve_faults, s);
+	reply(fd, OP_activate, &out, -1);
+}
+
+/* Whether the client still maps the lease: it must, until the daemon has answered. */
+static bool mapped(uint64_t address)
+{
+	char path[64], line[512], start[32];
+	bool found = false;
+	FILE *f;
+
+	snprintf(path, sizeof path, "/proc/%d/maps", (int)client);
+	snprintf(start, sizeof start, "%" PRIx64 "-", address);
+	f = fopen(path, "re");
+	while (f && fgets(line, sizeof line, f))
+		found |= !strncmp(line, start, strlen(start));
+	if (f)
+		fclose(f);
+	return found;
+}
+
+static void do_release(int fd, const struct op_release_in *in)
+{
+	struct op_release_out out;
+
+	note("Release %" PRIu64 " %s", in->lease, mapped(leases[in->lease].address) ? "mapped" : "unmapped");
+	reply(fd, OP_release, &out, -1);
+}
+
+static void do_range(int fd, enum op_id id, const struct op_pin_in *in)
+{
+	struct op_pin_out out = { .pages = in->length / PAGE };
+
+	note("%s %" PRIu64 " %" PRIu64 " %" PRIu64, ops[id].name, in->lease, in->offset, in->length);
+	if (id == OP_pin && ++pins == fake->fail_pin)
+		refuse(fd);
+	else if (id == OP_populate && fake->wait_for_done)
+		held_fd = fd;
+	else
+		reply(fd, id, &out, -1);
+}
+
+static void do_done(const struct op_done_in *in)
+{
+	struct op_populate_out out = { 0 };
+
+	note("Done %" PRIu64 " %s", in->order, in->present);
+	if (held_fd >= 0)
+		reply(held_fd, OP_populate, &out, -1);
+	held_fd = -1;
+}
+
+static void do_register(int fd, const struct op_register_in *in)
+{
+	struct op_register_out out = { .token = 0xfeedbeefcafef00d, .page_size = PAGE };
+
+	note("Register %s size %" PRIu64 " limit %" PRIu64, in->name, in->size, in->limit);
+	reply(fd, OP_register, &out, -1);
+}
+
+static void do_op(int fd, const struct op *op, const void *in, struct wire_message *m)
+{
+	struct op_advise_out advised;
+	struct op_show_vm_out shown = { .vm = (char[]){ STAT_JSON } };
+
+	switch ((enum op_id)(op - ops)) {
+	case OP_register:
+		do_register(fd, in);
+		break;
+	case OP_attend:
+		note("Attend %" PRIx64, ((const struct op_attend_in *)in)->token);
+		orders_fd = fd;
+		break;
+	case OP_lease:
+		do_lease(fd, in);
+		break;
+	case OP_activate:
+		do_activate(fd, in, wire_take_fd(m, 0));
+		break;
+	case OP_release:
+		do_release(fd, in);
+		break;
+	case OP_advise:
+		note("advise %s", ((const struct op_advise_in *)in)->advice);
+		reply(fd, OP_advise, &advised, -1);
+		break;
+	case OP_done:
+		do_done(in);
+		break;
+	case OP_show_vm:
+		reply(fd, OP_show_vm, &shown, -1);
+		break;
+	default:
+		do_range(fd, (enum op_id)(op - ops), in);
+	}
+}
+
+/* false: the connection is to be closed */
+static bool take(struct conn *c, struct wire_message *m)
+{
+	struct body body;
+	const struct op *op;
+	void *in;
+
+	if (body_parse(&body, m->text, m->length, NULL) < 0) {
+		note("bad message");
+		return false;
+	}
+	op = op_find(body.method);
+	in = op ? calloc(1, op->in_bytes + 1) : NULL;
+	if (!in || body_decode(&body, op->in, true, in, NULL) < 0) {
+		note("bad call of %s", body.method);
+	} else if (fake->hang_up) {
+		free(in);
+		body_fini(&body);
+		return false;
+	} else if (fake->garbage) {
+		wire_send(c->fd, "what?", 6, NULL, 0, UINT64_MAX);
+	} else if (fake->refuse) {
+		refuse(c->fd);
+	} else if (!fake->mute) {
+		do_op(c->fd, op, in, m);
+	} else {
+		note("ignored %s", body.method);
+	}
+	free(in);
+	body_fini(&body);
+	return true;
+}
+
+static void hear(struct conn *c)
+{
+	struct wire_message m = WIRE_MESSAGE_NULL;
+	bool open = wire_in_fill(&c->in, c->fd) > 0;
+
+	while (open && wire_in_next(&c->in, &m) > 0) {
+		open = take(c, &m);
+		wire_message_fini(&m);
+	}
+	if (open)
+		return;
+	note("bye");
+	wire_in_fini(&c->in);
+	close(c->fd);
+	c->fd = -1;
+}
+
+static void give_order(char *line)
+{
+	struct op_attend_out *o = calloc(1, sizeof *o);
+	char *kind = strtok(line, " "), *lease = strtok(NULL, " "), *run;
+	size_t length;
+	char *text;
+
+	strcpy(o->kind, kind);
+	o->order = ++order_id;
+	o->lease = strtoull(lease, NULL, 10);
+	while ((run = strtok(NULL, ","))) {
+		o->runs.run[o->runs.n].page = strtoull(run, &run, 10);
+		o->runs.run[o->runs.n++].count = strtoull(run + 1, NULL, 10);
+	}
+	if (body_write_reply(&text, &length, &ops[OP_attend], o, true) == 0)
+		send_text(orders_fd, text, length, NULL, 0);
+	free(o);
+}
+
+static void hear_orders(FILE *in)
+{
+	char line[4096];
+
+	if (!fgets(line, sizeof line, in))
+		_exit(0);
+	line[strcspn(line, "\n")] = 0;
+	give_order(line);
+}
+
+static void meet(int listener)
+{
+	int fd = accept(listener, NULL, NULL);
+
+	for (unsigned i = 0; i < CONNS; i++)
+		if (conns[i].fd < 0) {
+			conns[i].fd = fd;
+			wire_in_init(&conns[i].in, WIRE_CALL_MAX);
+			return;
+		}
+	close(fd);
+}
+
+static _Noreturn void work(int listener, int orders_in)
+{
+	FILE *in = fdopen(orders_in, "r");
+
+	setvbuf(in, NULL, _IONBF, 0);
+	for (unsigned i = 0; i < CONNS; i++)
+		conns[i].fd = -1;
+	for (;;) {
+		struct pollfd p[CONNS + 2] = { { listener, POLLIN, 0 }, { orders_in, POLLIN, 0 } };
+
+		for (unsigned i = 0; i < CONNS; i++)
+			p[i + 2] = (struct pollfd){ conns[i].fd, POLLIN, 0 };
+		if (poll(p, CONNS + 2, -1) < 0)
+			continue;
+		for (unsigned i = 0; i < CONNS; i++)
+			if (p[i + 2].revents)
+				hear(&conns[i]);
+		if (p[0].revents)
+			meet(listener);
+		if (p[1].revents)
+			hear_orders(in);
+	}
+}
+
+static int listen_at(const char *path)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	snprintf(a.sun_path, sizeof a.sun_path, "%s", path);
+	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) < 0 || listen(fd, 8) < 0)
+		abort();
+	return fd;
+}
+
+struct fake *fake_start(void)
+{
+	int listener, orders[2];
+	pid_t pid;
+
+	fake = mmap(NULL, sizeof *fake, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	strcpy(fake->dir, "/tmp/memctl-unit-XXXXXX");
+	if (fake == MAP_FAILED || !mkdtemp(fake->dir) || chmod(fake->dir, 0755) < 0 || pipe(orders) < 0)
+		abort();
+	snprintf(fake->socket, sizeof fake->socket, "%s/s", fake->dir);
+	listener = listen_at(fake->socket);
+	if (chmod(fake->socket, 0777) < 0)
+		abort();
+	client = getpid();
+	pid = fork();
+	if (pid < 0)
+		abort();
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		alarm(0);
+		close(orders[1]);
+		work(listener, orders[0]);
+	}
+	fake->pid = pid;
+	close(listener);
+	close(orders[0]);
+	fake->orders = orders[1];
+	return fake;
+}
+
+void fake_kill(struct fake *f)
+{
+	kill(f->pid, SIGKILL);
+	waitpid(f->pid, NULL, 0);
+	unlink(f->socket);
+	rmdir(f->dir);
+}
+
+const char *fake_note(struct fake *f, unsigned *from, const char *beginning)
+{
+	for (unsigned tries = 0; tries < 5000; tries++) {
+		for (; *from < f->notes_n; ++*from)
+			if (!strncmp(f->notes[*from], beginning, strlen(beginning)))
+				return f->notes[(*from)++];
+		usleep(1000);
+	}
+	return NULL;
+}
+
+unsigned fake_count(struct fake *f, const char *beginning)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < f->notes_n; i++)
+		n += !strncmp(f->notes[i], beginning, strlen(beginning));
+	return n;
+}
