@@ -3,7 +3,7 @@
 #
 #	. "$tree/tests/lib/prepare.sh"
 #	prepare_host			# what every build and test needs
-#	prepare_host clang		# and more packages, by name of a command or package below
+#	prepare_host clang setpriv:util-linux	# and more: a command that is its package's name, or command:package
 #
 # Sets MEMCTL_INSTALLED=1 if something was installed, so that existing build directories are configured again.
 
@@ -39,6 +39,7 @@ prepare_host()
 		# clang's sanitizers are a package of their own
 		case "$1" in
 		clang) more+=(clang:clang) ; [ -d /usr/lib/llvm-14/lib/clang ] || more+=(clang-runtime:libclang-rt-14-dev) ;;
+		*:*) more+=("$1") ;;
 		*) more+=("$1:$1") ;;
 		esac
 		shift

@@ -11,7 +11,7 @@ from lib.daemon import TREE, build_dir  # noqa: E402
 
 # below the prefix; * stands for the library directory of the machine
 EXPECTED = [
-    "bin/memctl", "bin/memctld", "include/memctl.h", "lib*/libmemctl.so", "lib*/libmemctl.so.0",
+    "bin/memctl", "sbin/memctld", "include/memctl.h", "lib*/libmemctl.so", "lib*/libmemctl.so.0",
     "lib*/pkgconfig/memctl.pc", "lib/systemd/system/memctld.service", "lib/sysusers.d/memctl.conf",
     "lib/tmpfiles.d/memctl.conf", "lib/sysctl.d/60-memctl.conf", "lib/udev/rules.d/60-memctl.rules",
     "share/doc/memctl/README.md",
@@ -63,7 +63,7 @@ def test_nothing_of_the_tests_is_installed():
 
 def test_sample_configuration_is_accepted():
     root = installed()
-    result = subprocess.run([root + "/usr/bin/memctld", "--config", root + "/etc/memctl/memctld.conf",
+    result = subprocess.run([root + "/usr/sbin/memctld", "--config", root + "/etc/memctl/memctld.conf",
                              "--check-config"], capture_output=True, text=True, check=False)
     check(result.returncode == 0, result.stderr)
     # uncommented, every line of it is a default
@@ -73,7 +73,7 @@ def test_sample_configuration_is_accepted():
     with open(path, "w") as f:
         f.write("\n".join(t if "=" in t or t.startswith("[") else "# " + t for t in text.splitlines()
                           if not t.rstrip().endswith("=")))
-    uncommented = subprocess.run([root + "/usr/bin/memctld", "--config", path, "--check-config"],
+    uncommented = subprocess.run([root + "/usr/sbin/memctld", "--config", path, "--check-config"],
                                  capture_output=True, text=True, check=False)
     check(uncommented.returncode == 0, uncommented.stderr)
     check(uncommented.stdout == result.stdout, "a line of it is not the default")
@@ -86,9 +86,9 @@ def test_unit_is_accepted_by_systemd():
     unit = os.path.join(INSTALLED["work"], "memctld.service")
     with open(root + "/usr/lib/systemd/system/memctld.service") as f:
         text = f.read()
-    check("ExecStart=/usr/bin/memctld" in text, "ExecStart does not name the installed daemon")
+    check("ExecStart=/usr/sbin/memctld" in text, "ExecStart does not name the installed daemon")
     with open(unit, "w") as f:
-        f.write(text.replace("/usr/bin/memctld", root + "/usr/bin/memctld"))
+        f.write(text.replace("/usr/sbin/memctld", root + "/usr/sbin/memctld"))
     result = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
     check(result.returncode == 0 and not result.stderr.strip(), result.stderr)
     result = subprocess.run(["systemd-analyze", "security", "--offline=true", "--threshold=20", unit],
