@@ -133,12 +133,13 @@ def check_words(root):
 
 def check_built(root):
     """Every C file is named by a meson.build on the way down to it."""
-    wrong = []
+    wrong, builds = [], [p for p in tree.files(root) if os.path.basename(p) == "meson.build"]
     for path in sources(root, PRODUCT + ("tests/", "packaging/")):
         if not path.endswith((".c", ".S")):
             continue
         folder, name = os.path.split(path)
-        names = False
+        # or by another folder's, by its whole path
+        names = any(path in tree.text(root, b) for b in builds)
         while True:
             build = tree.text(root, os.path.join(folder, "meson.build")) or ""
             if name in build:
