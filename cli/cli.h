@@ -59,7 +59,7 @@ int run_version(struct cli *c, char **arguments, unsigned n);
 int run_help(struct cli *c, char **arguments, unsigned n);
 
 extern const struct column vm_list_columns[], vm_pmap_columns[], stat_columns[], config_columns[],
-	catalogue_columns[];
+	audit_columns[],	catalogue_columns[];
 
 /* A question to the daemon; `pairs` as of value_parameters, NULL: none.  EXIT_OK and *ret, the caller's for
  * value_close; otherwise it has said what went wrong. */

@@ -1,13 +1,48 @@
 /* The host: status, audit, settings, catalogue. */
-#include "cli/page.h"
+#include "cli/cli.h"
 
-#include <memctl.h>
 #include <stdio.h>
+#include <stdlib.h>
+
+static void show_status(const struct cli *c, const struct value *s)
+{
+	const struct value *warnings = value_at(s, "warnings");
+
+	printf("memctld %s\n", value_str(s, "version"));
+	cli_line(c, "  state", s, "state", COLUMN_TEXT, "high, clear, soft, hard, low: how short memory is");
+	cli_line(c, "  pid", s, "pid", COLUMN_COUNT, NULL);
+	cli_line(c, "  up", s, "uptime_s", COLUMN_COUNT, "seconds");
+	cli_line(c, "  sessions", s, "sessions", COLUMN_COUNT, NULL);
+	puts("arena");
+	cli_line(c, "  size", s, "arena.size_bytes", COLUMN_BYTES, NULL);
+	cli_line(c, "  charged", s, "arena.charged_bytes", COLUMN_BYTES, NULL);
+	cli_line(c, "  peak", s, "arena.peak_bytes", COLUMN_BYTES, "the most that was ever charged");
+	cli_line(c, "  free", s, "arena.free_bytes", COLUMN_BYTES, NULL);
+	cli_line(c, "  to keep free", s, "arena.goal_free_bytes", COLUMN_BYTES, "reclaim's goal");
+	cli_line(c, "  promised", s, "arena.reserved_bytes", COLUMN_BYTES, "reservations and overhead of the VMs");
+	puts("VMs");
+	cli_line(c, "  registered", s, "vms.count", COLUMN_COUNT, NULL);
+	cli_line(c, "  leased", s, "vms.leased_bytes", COLUMN_BYTES, "guest-physical memory");
+	cli_line(c, "  resident", s, "vms.resident_bytes", COLUMN_BYTES, "in frames");
+	cli_line(c, "  compressed", s, "vms.compressed_bytes", COLUMN_BYTES, "original size");
+	cli_line(c, "    stored in", s, "vms.stored_bytes", COLUMN_BYTES, NULL);
+	cli_line(c, "  swapped", s, "vms.swapped_bytes", COLUMN_BYTES, NULL);
+	printf("swap files in %s\n", value_str(s, "swap.dir"));
+	cli_line(c, "  set aside", s, "swap.size_bytes", COLUMN_BYTES, NULL);
+	cli_line(c, "  used", s, "swap.used_bytes", COLUMN_BYTES, NULL);
+	cli_line(c, "  free there", s, "swap.free_bytes", COLUMN_BYTES, "for more VMs");
+	for (size_t i = 0; i < value_items(warnings); i++) {
+		char *text = value_words(value_item(warnings, i));
+
+		printf("%swarning: %s\n", i ? "" : "\n", text ? text : "");
+		free(text);
+	}
+}
 
 int run_status(struct cli *c, char **arguments, unsigned n)
 {
 	struct value *reply;
-	int r;
+	int r = EXIT_OK;
 
 	(void)arguments;
 	(void)n;
@@ -17,9 +52,55 @@ int run_status(struct cli *c, char **arguments, unsigned n)
 	if (c->json)
 		r = cli_print_json(reply);
 	else
-		page_print(c, value_at(reply, "status"));
+		show_status(c, value_at(reply, "status"));
 	value_close(reply);
 	return r;
+}
+
+const struct column audit_columns[] = {
+	{ "VM", "vm", COLUMN_TEXT, true, "whose page maps" },
+	{ "OK", "ok", COLUMN_TEXT, true, "whether all agrees" },
+	{ "PAGES", "pages", COLUMN_COUNT, true, "of its leases: the sum of the states" },
+	{ "ZERO", "zero", COLUMN_COUNT, true, "by the page maps" },
+	{ "RESIDENT", "resident", COLUMN_COUNT, true, "by the page maps" },
+	{ "COMPRESSED", "compressed", COLUMN_COUNT, true, "by the page maps" },
+	{ "SWAPPED", "swapped", COLUMN_COUNT, true, "by the page maps" },
+	{ "LOST", "lost", COLUMN_COUNT, true, "by the page maps" },
+	{ "TRANSIT", "in_transit", COLUMN_COUNT, true, "of these, on their way from one state to another" },
+	{ "WRONG", "wrong", COLUMN_COUNT, true, "pages whose state the kernel contradicts" },
+	{ "DATA", "data", COLUMN_COUNT, false, "pages that the lease's memory holds" },
+	{ "DISCARDED", "discarded", COLUMN_COUNT, false, "resident pages that the client had punched: corrected" },
+	{ "FOREIGN", "foreign", COLUMN_COUNT, false, "pages that the client put there uncharged: charged" },
+	{ "CACHELIVE", "cache_live_pages", COLUMN_COUNT, false, "pages that the compression cache holds" },
+	{ "CACHEMAP", "cache_map_pages", COLUMN_COUNT, false, "pages that the page maps say it holds" },
+	{ "SLOTS", "swap_used_slots", COLUMN_COUNT, false, "slots in use in the swap file" },
+	{ "SLOTMAP", "swap_map_pages", COLUMN_COUNT, false, "pages that the page maps say are there" },
+	{ "BLOCKS", "lease_blocks_bytes", COLUMN_BYTES, false, "what the kernel has allocated for its leases" },
+	{ "CHARGED", "lease_charged_bytes", COLUMN_BYTES, false, "what is charged for them" },
+	{ "SKIPPED", "leases_skipped", COLUMN_COUNT, false, "leases that came or went meanwhile" },
+	{ NULL },
+};
+
+static int show_audit(struct cli *c, const struct value *reply, bool ok)
+{
+	const struct value *vms = value_at(reply, "audit.vms");
+	int r;
+
+	r = cli_print_table(c, audit_columns, vms);
+	if (r || c->style.raw || c->style.noheadings)
+		return r;
+	puts("");
+	cli_line(c, "allocated by the kernel", reply, "audit.arena.blocks_bytes", COLUMN_BYTES, NULL);
+	cli_line(c, "charged", reply, "audit.arena.charged_bytes", COLUMN_BYTES, NULL);
+	cli_line(c, "capacity", reply, "audit.arena.capacity_bytes", COLUMN_BYTES, NULL);
+	for (size_t i = 0; i < value_items(vms); i++) {
+		const char *why = value_str(value_item(vms, i), "first_wrong");
+
+		if (*why)
+			printf("%s: %s\n", value_str(value_item(vms, i), "vm"), why);
+	}
+	puts(ok ? "\nThe ledger agrees with the kernel." : "\nThe ledger DIFFERS from the kernel.");
+	return EXIT_OK;
 }
 
 int run_audit(struct cli *c, char **arguments, unsigned n)
@@ -33,14 +114,9 @@ int run_audit(struct cli *c, char **arguments, unsigned n)
 	if (r)
 		return r;
 	ok = value_true(reply, "ok");
-	if (c->json) {
-		r = cli_print_json(reply);
-	} else {
-		printf("%s\n\n", ok ? "The ledger agrees with the kernel." : "THE LEDGER DIFFERS FROM THE KERNEL.");
-		page_print(c, value_at(reply, "audit"));
-	}
+	r = c->json ? cli_print_json(reply) : show_audit(c, reply, ok);
 	if (!ok)
-		cli_error("audit found a difference; keep the output and memctld's log, and report it");
+		cli_error("audit found a difference: keep this output and memctld's log, and report it");
 	value_close(reply);
 	return r ? r : ok ? EXIT_OK : EXIT_DIFFERENCE;
 }
@@ -49,11 +125,11 @@ const struct column config_columns[] = {
 	{ "SETTING", "name", COLUMN_TEXT, true, "as in the configuration file, and for `memctl tune`" },
 	{ "VALUE", "value", COLUMN_TEXT, true, "in force now" },
 	{ "DEFAULT", "default", COLUMN_TEXT, true, "without a configuration" },
-	{ "UNIT", "unit", COLUMN_TEXT, true, "what the value counts" },
+	{ "TYPE", "type", COLUMN_TEXT, false, "what kind of value" },
 	{ "LIVE", "live", COLUMN_TEXT, true, "whether `memctl tune` may change it" },
 	{ "MIN", "min", COLUMN_TEXT, false, "the least that is accepted" },
 	{ "MAX", "max", COLUMN_TEXT, false, "the most that is accepted" },
-	{ "WHAT", "what", COLUMN_TEXT, false, "one sentence" },
+	{ "HELP", "help", COLUMN_TEXT, true, "what it is" },
 	{ NULL },
 };
 

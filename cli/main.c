@@ -23,7 +23,7 @@ const struct command commands[] = {
 		"Without -w one line, measured over one second.  With -w lines until interrupted, or COUNT of them.\n"
 		"--json prints one object a line.", stat_columns, run_stat },
 	{ "audit", "[VM]", 0, 1, "prove the ledger against the kernel's own numbers",
-		"Exit code 1 and the difference if they disagree.", NULL, run_audit },
+		"Exit code 1 and the difference if they disagree.", audit_columns, run_audit },
 	{ "config show", "", 0, 0, "the settings in force", NULL, config_columns, run_config_show },
 	{ "tune", "SETTING VALUE", 2, 2, "change a live setting until the daemon restarts",
 		"`memctl config show` says which settings are live.", NULL, run_tune },

@@ -53,28 +53,20 @@ static void pause_for(double seconds)
 	nanosleep(&t, NULL);
 }
 
-static void add(struct sample *s, const struct value *vm, const struct column *const *shown, int n)
-{
-	for (int i = 0; i < n; i++)
-		s->value[i] += value_u64(vm, shown[i]->field, 0);
-}
-
 static int take(struct cli *c, const char *vm, const struct column *const *shown, int n, struct sample *ret)
 {
 	const char *pairs[][2] = { { "vm", vm }, { NULL } };
-	const struct value *vms;
+	const struct value *numbers;
 	struct value *reply;
 	int r;
 
-	r = vm ? cli_ask(c, "org.memctl.ShowVm", pairs, &reply) : cli_ask(c, "org.memctl.ListVms", NULL, &reply);
+	r = vm ? cli_ask(c, "org.memctl.ShowVm", pairs, &reply) : cli_ask(c, "org.memctl.Status", NULL, &reply);
 	if (r)
 		return r;
-	*ret = (struct sample){ .seconds = now() };
-	if (vm)
-		add(ret, value_at(reply, "vm"), shown, n);
-	vms = value_at(reply, "vms");
-	for (size_t i = 0; i < value_items(vms); i++)
-		add(ret, value_item(vms, i), shown, n);
+	numbers = value_at(reply, vm ? "vm" : "status.vms");
+	ret->seconds = now();
+	for (int i = 0; i < n; i++)
+		ret->value[i] = value_u64(numbers, shown[i]->field, 0);
 	value_close(reply);
 	return EXIT_OK;
 }

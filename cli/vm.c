@@ -1,5 +1,5 @@
 /* VMs: the table, one VM in full, its page map, its end. */
-#include "cli/page.h"
+#include "cli/cli.h"
 #include "cli/units.h"
 
 #include <inttypes.h>
@@ -28,6 +28,10 @@ const struct column vm_list_columns[] = {
 	{ "EVICTED", "evicted_pages", COLUMN_COUNT, false, "pages taken from frames, since it came" },
 	{ "REFAULTS", "refault_pages", COLUMN_COUNT, false, "evicted pages that were needed again" },
 	{ "STALL", "stall_ns", COLUMN_NS, false, "time that its threads waited for pages, summed" },
+	{ "STATE", "state", COLUMN_TEXT, false, "running, or ending" },
+	{ "SHARING", "sharing", COLUMN_TEXT, false, "with whom equal pages may be shared" },
+	{ "FAULTS", "faults_mode", COLUMN_TEXT, false, "what its userfaultfd handles: full, or user-mode" },
+	{ "TROUBLE", "trouble", COLUMN_TEXT, false, "why it cannot go on" },
 	{ "PID", "pid", COLUMN_COUNT, false, "the emulator" },
 	{ "UID", "uid", COLUMN_COUNT, false, "whose it is" },
 	{ NULL },
@@ -102,7 +106,8 @@ static int show(struct cli *c, const struct value *vm)
 {
 	const char *trouble = value_str(vm, "trouble");
 
-	printf("VM %s\n", value_str(vm, "name"));
+	printf("VM %s, %s, user %" PRIu64 ", process %" PRIu64 ", fault handling %s\n", value_str(vm, "name"),
+		value_str(vm, "state"), value_u64(vm, "uid", 0), value_u64(vm, "pid", 0), value_str(vm, "faults_mode"));
 	if (*trouble)
 		printf("TROUBLE: %s\n", trouble);
 	show_levels(c, vm);
