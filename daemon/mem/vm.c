@@ -265,7 +265,6 @@ void vm_numbers(struct vm *vm, struct vm_numbers *n)
 	n->reservation_bytes = vm->config.reservation_bytes;
 	n->limit_bytes = vm->config.limit_bytes;
 	n->shares = vm->config.shares;
-	n->leased_bytes = vm->leased_pages * PAGE_SIZE;
 	n->charged_bytes = atomic_load(&vm->account.frames) * PAGE_SIZE;
 	n->charged_peak_bytes = atomic_load(&vm->account.peak) * PAGE_SIZE;
 	n->resident_bytes = atomic_load(&vm->pages[PAGE_RESIDENT]) * PAGE_SIZE;
@@ -282,6 +281,7 @@ void vm_numbers(struct vm *vm, struct vm_numbers *n)
 	n->swapped_peak_bytes *= PAGE_SIZE;
 	n->overhead_bytes = swap_map(vm->swap) ? atomic_load(&swap_map(vm->swap)->frames) * PAGE_SIZE : 0;
 	pthread_mutex_lock(&vm->lock);
+	n->leased_bytes = vm->leased_pages * PAGE_SIZE;
 	list_foreach(i, &vm->leases)
 		n->overhead_bytes += atomic_load(&container_of(i, struct lease, link)->map.segment->frames) * PAGE_SIZE;
 	pthread_mutex_unlock(&vm->lock);
