@@ -117,7 +117,7 @@ def numbers(d, vm):
 
 
 def arena(d):
-    """capacity_bytes, charged_bytes, peak_bytes ... of the arena."""
+    """size_bytes, charged_bytes, peak_bytes ... of the arena."""
     return d.memctl("status", timeout=60 * SLOW)["status"]["arena"]
 
 

@@ -12,7 +12,7 @@ from torture.actor import SLOW  # noqa: E402
 
 def below_the_wall(d):
     a = arena(d)
-    check(a["peak_bytes"] <= a["capacity_bytes"], "peak %d, capacity %d" % (a["peak_bytes"], a["capacity_bytes"]))
+    check(a["peak_bytes"] <= a["size_bytes"], "peak %d, capacity %d" % (a["peak_bytes"], a["size_bytes"]))
 
 
 def test_stopped_client_is_reclaimed():
@@ -87,7 +87,7 @@ def test_foreign_pages_beyond_the_arena():
         for turn in range(3):
             b.do("fill", 0, 0, 4096, turn, "mix", seconds=90)
             b.check(0, 4096, turn, "mix")
-        wait_until(lambda: arena(d)["charged_bytes"] <= arena(d)["capacity_bytes"], 30 * SLOW, "the wall restored")
+        wait_until(lambda: arena(d)["charged_bytes"] <= arena(d)["size_bytes"], 30 * SLOW, "the wall restored")
         a.kill()
         b.check(0, 4096, 2, "mix")
         d.audit()
@@ -129,7 +129,8 @@ def test_limit():
 
 def test_reservation():
     """A VM within its reservation keeps its pages while another is squeezed."""
-    with daemon(32) as d, Puppet(d, "reserved", 16, reservation=12) as a, Puppet(d, "greedy", 64) as b:
+    with daemon(32, settings=["fault_around=1"]) as d, Puppet(d, "reserved", 16, reservation=12) as a, \
+            Puppet(d, "greedy", 64) as b:
         a.do("fill", 0, 0, 10 * 256, 1, "random")
         b.do("fill", 0, 0, b.pages, 2, "mix", seconds=120)
         n = a.numbers()
