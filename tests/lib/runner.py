@@ -172,6 +172,8 @@ def judge_reports(results, name, reports):
     for path in sorted(glob.glob(reports + "/*")):
         with open(path, errors="replace") as f:
             text = f.read()
+        if not text.strip():
+            continue        # begun by a process that was then killed
         first = next((t for t in text.splitlines() if "ERROR" in t or "WARNING" in t or "runtime error" in t),
                      text[:200])
         sys.stderr.write(text[:6000])
