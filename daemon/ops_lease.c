@@ -205,7 +205,13 @@ void do_advise(struct daemon *d, struct call *call, const struct op_advise_in *i
 void do_release(struct daemon *d, struct call *call, const struct op_release_in *in)
 {
 	struct lease *l = find_lease(call, in->lease);
+	struct op_release_out out;
 
-	if (l)
+	if (l && !lease_is_active(l)) {
+		/* no thread of it ever ran */
+		lease_free(l);
+		call_reply(call, &ops[OP_release], &out, NULL, 0);
+	} else if (l) {
 		submit(call, l, OP_release, JOB_RELEASE, (struct run){ 0, lease_size_bytes(l) / PAGE_SIZE });
+	}
 }

@@ -58,7 +58,8 @@ class Client:
         """One sendmsg for the first part, so that descriptors go with their message."""
         control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         sent = self.socket.sendmsg([data], control)
-        self.socket.sendall(data[sent:])
+        if sent < len(data):
+            self.socket.sendall(data[sent:])
 
     def receive_bytes(self):
         """The next message without its NUL; descriptors are kept in self.fds."""
