@@ -1,7 +1,5 @@
 #include "policy/state.h"
 
-#include <stdbool.h>
-
 #define FRAMES_PER_GIB 262144ull
 
 const char *const host_state_names[HOST_STATES] = { "high", "clear", "soft", "hard", "low" };
@@ -79,14 +77,10 @@ static uint64_t lower_bound(enum host_state s, const struct host_thresholds *t)
 
 enum host_state policy_host_state(enum host_state now, uint64_t free_frames, const struct host_thresholds *t)
 {
-	bool fell = false;
-
-	while (now < HOST_LOW && free_frames < lower_bound(now, t)) {
+	while (now < HOST_LOW && free_frames < lower_bound(now, t))
 		now++;
-		fell = true;
-	}
-	/* the upper bound of a state is the lower bound of the next better one */
-	while (!fell && now > HOST_HIGH && free_frames >= percent(lower_bound(now - 1, t), 110))
+	/* the upper bound of a state is the lower bound of the next better one; who just fell below it stays */
+	while (now > HOST_HIGH && free_frames >= percent(lower_bound(now - 1, t), 110))
 		now--;
 	return now;
 }
