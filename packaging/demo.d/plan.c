@@ -13,6 +13,8 @@
  */
 #define ARRAY_PAGES 128u
 #define CHUNK_PAGES 4096u
+/* In so many rounds all of the warm and the random pages have had their turn. */
+#define ROUNDS_A_PASS 4u
 
 #define EVERY_WORD  8u
 #define LIGHT_TOUCH 512u /* bytes: eight words a page change, so that it compresses as before */
@@ -41,42 +43,42 @@ static int add_range(struct plan *p, enum plan_op op, uint32_t first, uint32_t p
 	int r = 0;
 
 	for (uint32_t done = 0; done < pages && r == 0; done += step) {
-		uint32_t n = pages - done < step ? pages - done : step;
+		struct plan_job j = { .op = op, .first = first + done, .stride_bytes = stride_bytes };
 
-		r = add_job(p,
-			(struct plan_job){
-				.op = op, .first = first + done, .pages = n, .stride_bytes = stride_bytes });
+		j.pages = pages - done < step ? pages - done : step;
+		r = add_job(p, j);
 	}
 	return r;
 }
 
+static int add_walk(struct plan *p, uint32_t first, uint32_t pages, uint32_t stride_bytes, uint32_t steps)
+{
+	struct plan_job j = { .op = PLAN_WALK, .first = first, .pages = pages };
+
+	j.stride_bytes = stride_bytes;
+	j.steps = steps;
+	return add_job(p, j);
+}
+
 static int add_round(struct plan *p, uint32_t round)
 {
-	uint32_t warm = p->warm_pages / p->rounds, cold = p->cold_pages / 8 / p->rounds;
+	uint32_t warm = p->warm_pages / ROUNDS_A_PASS, random = p->random_pages / ROUNDS_A_PASS;
+	uint32_t part = round % ROUNDS_A_PASS, cold = p->cold_pages / 8 / p->rounds;
 	uint32_t array = p->arrays_pages / ARRAY_PAGES, arrays = (array + p->rounds - 1) / p->rounds;
-	uint32_t random = p->random_pages / p->rounds;
-	int r = 0;
+	enum plan_op op = round / ROUNDS_A_PASS % 2 ? PLAN_CHECK : PLAN_REWRITE;
+	int r;
 
-	r = add_job(p, (struct plan_job){ .op = PLAN_WALK,
-			       .first = p->hot_first,
-			       .pages = p->hot_pages,
-			       .stride_bytes = LIGHT_TOUCH,
-			       .steps = p->steps });
+	r = add_walk(p, p->hot_first, p->hot_pages, LIGHT_TOUCH, p->steps);
 	for (uint32_t i = round * arrays; i < (round + 1) * arrays && i < array && r == 0; i++)
 		r = add_range(p, PLAN_SORT, p->arrays_first + i * ARRAY_PAGES, ARRAY_PAGES, 0);
 	if (r == 0)
-		r = add_range(p, PLAN_REWRITE, p->warm_first + round * warm, warm, LIGHT_TOUCH);
+		r = add_range(p, PLAN_REWRITE, p->warm_first + part * warm, warm, LIGHT_TOUCH);
 	if (r == 0)
 		r = add_range(p, PLAN_CHECK, p->cold_first + round * cold, cold, 0);
 	if (r == 0)
-		r = add_range(p, round % 2 ? PLAN_CHECK : PLAN_REWRITE, p->random_first + round * random,
-			random, EVERY_WORD);
+		r = add_range(p, op, p->random_first + part * random, random, EVERY_WORD);
 	if (r == 0)
-		r = add_job(p, (struct plan_job){ .op = PLAN_WALK,
-				       .first = p->random_first,
-				       .pages = p->random_pages,
-				       .stride_bytes = EVERY_WORD,
-				       .steps = p->steps / 8 });
+		r = add_walk(p, p->random_first, p->random_pages, EVERY_WORD, p->steps / 8);
 	return r;
 }
 

@@ -76,7 +76,7 @@ class Vm:
         self.name, self.plan = name, plan
         self.emulator = self.oracle = None
         self.job = self.jobs = 0
-        self.doing = "starts"
+        self.doing = "load"
         self.verified = self.wrong = 0
         self.complete = False
         self.numbers = {}
@@ -107,7 +107,7 @@ class Demo:
         divide = 4 if options.small else 1
         self.arena_bytes = 256 * MIB // divide
         self.guest_bytes = 160 * MIB // divide
-        self.rounds = options.rounds or (3 if options.small else 8)
+        self.rounds = options.rounds or (4 if options.small else 16)
         self.dir = None
         self.daemon = None
         self.vms = []
@@ -146,8 +146,9 @@ class Demo:
     def start_daemon(self):
         reader, writer = os.pipe()
         os.set_inheritable(writer, True)
-        command = [self.path("bin", "memctld"), "--socket", self.socket(), "--arena", str(self.arena_bytes),
-                   "--swap-dir", self.path("swap"), "--metrics", "none", "--ready-fd", str(writer)]
+        command = [self.path("bin", "memctld"), "--config", "none", "--socket", self.socket(),
+                   "--arena", str(self.arena_bytes), "--swap-dir", self.path("swap"),
+                   "--metrics", "none", "--ready-fd", str(writer)]
         if self.root:
             command += ["--socket-mode", "0666"]
         with open(self.path("memctld.log"), "wb") as log:
@@ -347,7 +348,7 @@ def main():
     parser.add_argument("--build", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--json", metavar="FILE", help="write the numbers of the run to FILE")
     parser.add_argument("--small", action="store_true", help="a quarter of the memory, half a minute")
-    parser.add_argument("--rounds", type=int, help="rounds of work in each guest (8; small: 3)")
+    parser.add_argument("--rounds", type=int, help="rounds of work in each guest (16; small: 4)")
     parser.add_argument("--twin", choices=["flip"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
