@@ -104,6 +104,8 @@ char *value_words(const struct value *j)
 		return strdup("-");
 	if (json_is_string(v))
 		return strdup(json_string_value(v));
+	if (json_is_boolean(v))
+		return strdup(json_is_true(v) ? "yes" : "no");
 	return json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
 }
 

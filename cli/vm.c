@@ -77,7 +77,7 @@ static void show_levels(const struct cli *c, const struct value *vm)
 	cli_line(c, "  peak", vm, "charged_peak_bytes", COLUMN_BYTES, "the most that was ever charged");
 	puts("resources");
 	cli_line(c, "  reservation", vm, "reservation_bytes", COLUMN_BYTES, "guaranteed even when idle");
-	cli_line(c, "  limit", vm, "limit_bytes", COLUMN_BYTES, value_u64(vm, "limit_bytes", 0) ? NULL : "none");
+	cli_line(c, "  limit", vm, value_u64(vm, "limit_bytes", 0) ? "limit_bytes" : "none", COLUMN_BYTES, "never more");
 	cli_line(c, "  shares", vm, "shares", COLUMN_COUNT, "weight when memory is short");
 	cli_line(c, "  swap file", vm, "swap_size_bytes", COLUMN_BYTES, "set aside");
 	cli_line(c, "  pinned", vm, "pinned_bytes", COLUMN_BYTES, "by the client");
@@ -89,7 +89,10 @@ static void show_cause(const char *cause, const struct value *v, void *userdata)
 	char *count = cli_cell(c, v, "count", COLUMN_COUNT);
 	char *p50 = cli_cell(c, v, "p50_ns", COLUMN_NS), *p99 = cli_cell(c, v, "p99_ns", COLUMN_NS);
 
-	printf("  %-22s %12s  p50 %s, p99 %s\n", cause, count ? count : "-", p50 ? p50 : "-", p99 ? p99 : "-");
+	printf("  %-22s %12s", cause, count ? count : "-");
+	if (value_u64(v, "count", 0))
+		printf("  p50 %s, p99 %s", p50 ? p50 : "-", p99 ? p99 : "-");
+	putchar('\n');
 	free(count);
 	free(p50);
 	free(p99);

@@ -1,9 +1,15 @@
 /* read(2) into guest memory and write(2) from it.
  *
- * With full fault handling, and on plain memory, the kernel can do it itself.  With user-mode-only handling a
- * system call that meets an absent or write-protected page gets EFAULT, so the bytes go through a private buffer
- * and are copied by this thread, whose faults are served.  Nothing is lost between the two steps: the copy
- * cannot fail, and of a short write only what was written is counted. */
+ * Two things can go wrong when the kernel is given the address of guest memory:
+ *
+ *  - With user-mode-only handling a system call that meets an absent or write-protected page gets EFAULT.
+ *  - A read that goes round the page cache (O_DIRECT, some FUSE and 9p mounts without being asked to) pins the pages
+ *    and lets a device or a server write to them later.  If the daemon evicts such a page in between, it has copied
+ *    the old bytes, and the new ones are lost: neither write-protection nor userfaultfd sees that write.
+ *
+ * So what comes in always goes through a private buffer and is copied by this thread, whose faults are served; what
+ * goes out does so only where the kernel could not read it.  Nothing is lost between the two steps: the copy cannot
+ * fail, and of a short write only what was written is counted. */
 #include "libclient/internal.h"
 
 #include <errno.h>
@@ -32,11 +38,13 @@ static ssize_t bounce(enum direction d, char *guest, size_t length, int fd, off_
 	size_t chunk = length < BOUNCE_BYTES ? length : BOUNCE_BYTES;
 	size_t done = 0;
 	ssize_t n = 0;
+	void *memory;
 	char *buffer;
 
-	buffer = malloc(chunk);
-	if (!buffer)
+	/* Aligned for O_DIRECT. */
+	if (posix_memalign(&memory, PAGE_SIZE, chunk))
 		return -ENOMEM;
+	buffer = memory;
 	while (done < length) {
 		size_t want = length - done < chunk ? length - done : chunk;
 
@@ -62,7 +70,7 @@ static ssize_t transfer(enum direction d, struct memctl_lease *l, uint64_t offse
 		return -EINVAL;
 	if (!length)
 		return 0;
-	if (l->faults == MEMCTL_FAULTS_USER_MODE)
+	if (!l->m->plain && (d == INTO_GUEST || l->faults == MEMCTL_FAULTS_USER_MODE))
 		return bounce(d, l->address + offset, length, fd, at);
 	return system_call(d, fd, l->address + offset, length, at);
 }

@@ -3,13 +3,15 @@
  * CAVEATS FIRST
  *
  *  - Every process that maps a lease must have it registered.  A forked child must not touch it: leases are mapped
- *    MADV_DONTFORK, so a child gets SIGSEGV there instead of silently breaking its parent's memory.
+ *    MADV_DONTFORK, so a child gets SIGSEGV there instead of silently breaking its parent's memory.  Nor may it
+ *    call anything here with its parent's handles: both would speak on one connection.  It may connect anew.
  *  - Do not map the lease's file descriptor a second time, do not write(2) to it, do not give it to another
  *    process, do not madvise(MADV_HUGEPAGE) or mprotect() the lease.
  *  - Where only a user-mode userfaultfd is permitted (memctl_fault_handling() says MEMCTL_FAULTS_USER_MODE), a
  *    system call (read(2) into guest memory, write(2) from it) on a page that is not resident fails with EFAULT:
  *    use memctl_read_into() and memctl_write_from(), or memctl_pin() the range first.  KVM needs full handling.
- *  - Memory that a device or io_uring writes to directly must be pinned; pins count against the VM's reservation.
+ *  - Memory that a device, io_uring or a read(2) with O_DIRECT writes to directly must be pinned, or bytes are lost
+ *    when it is evicted meanwhile; pins count against the VM's reservation.  memctl_read_into() needs no pin.
  *  - If the daemon goes away, threads that touch pages that are not resident wait; they never read zeros.
  *    (The library keeps a descriptor of its own that makes it so.  memctl_free() ends that: free leases first.)
  *
@@ -44,7 +46,10 @@
  *
  *  Return 0 (or a count) or a negative errno; `e` may be NULL and is written only on failure.  Calls to the daemon
  *  block until it answers or the timeout of the options passes (-ETIMEDOUT), and may be made from any
- *  thread: they take turns on one connection.  Accessors (memctl_lease_address ...) never block.  Nothing
+ *  thread: they take turns on one connection.  After a timeout the connection can make no calls any more
+ *  (-ENOTCONN: the late reply would be taken for the next one's); its leases go on being served for as long as
+ *  memctld does, and should be released and leased again on a new connection.  Ranges longer than 32 MiB are
+ *  several calls, each with the timeout to itself.  Accessors (memctl_lease_address ...) never block.  Nothing
  *  here installs signal handlers, starts threads (but memctl_helper_start) or keeps global state.
  *  Sizes and offsets are in bytes; ranges of leases must be multiples of 4096 unless said otherwise.
  *  Structs whose first member is struct_size must have it set to sizeof: they may grow.
@@ -84,13 +89,14 @@ struct memctl_options {
 	const char *socket;	/* NULL: $MEMCTL_SOCKET, else /run/memctl/memctld.sock */
 	int timeout_ms;		/* 0: 10000; -1: for ever */
 	int plain_fallback;	/* non-zero: without a daemon, or without permission for userfaultfd, go on with plain
-				   memory that nobody manages; memctl_is_plain() says so */
+				   memory that nobody manages; memctl_is_plain() says so.  Everything about content
+				   works then; hints and pins do nothing, memctl_call fails (-ENOTCONN) */
 };
 
 /* Connect to memctld; `options` may be NULL.  *ret is the caller's, for memctl_free. */
 MEMCTL_API int memctl_connect(const struct memctl_options *options, struct memctl **ret, struct memctl_error *e);
 
-/* Release every lease and unregister the VM.  The guest must not run any more.  NULL is fine.  Ends the helper
+/* Release every lease and unregister the VM (its name may be taken for a moment longer).  The guest must not run any more.  NULL is fine.  Ends the helper
  * thread.  Not to be called from an event or from the helper. */
 MEMCTL_API void memctl_free(struct memctl *m);
 
@@ -98,11 +104,11 @@ MEMCTL_API void memctl_free(struct memctl *m);
 MEMCTL_API int memctl_is_plain(const struct memctl *m, const char **why);
 
 enum memctl_faults {
-	MEMCTL_FAULTS_NONE,		/* plain memory, or no lease yet */
+	MEMCTL_FAULTS_NONE,		/* plain memory, or no VM registered yet */
 	MEMCTL_FAULTS_FULL,		/* all accesses, also by system calls and KVM */
 	MEMCTL_FAULTS_USER_MODE,	/* accesses of this process in user mode only */
 };
-/* What the best userfaultfd that this process may have can do. */
+/* What the userfaultfds of this process's leases can do: the weakest of them; known from memctl_register on. */
 MEMCTL_API enum memctl_faults memctl_fault_handling(const struct memctl *m);
 MEMCTL_API const char *memctl_fault_handling_name(enum memctl_faults f);
 
@@ -130,8 +136,9 @@ MEMCTL_API int memctl_register(struct memctl *m, const struct memctl_vm *vm, str
 /* Lease guest-physical [gpa, gpa+size): it appears, zero-filled, at memctl_lease_address().  Several per VM. */
 MEMCTL_API int memctl_lease(struct memctl *m, uint64_t gpa, uint64_t size, struct memctl_lease **ret,
 	struct memctl_error *e);
-/* Give it back: the mapping disappears, its frames and swap are free.  The guest must not touch it any more.
- * The lease is freed in any case. */
+/* Give it back: the mapping disappears, its frames and swap are free.  The guest must not touch it any more: a
+ * thread that does, or that waits for a page of it, gets SIGSEGV.  The lease is freed in any case, also if an
+ * error is returned (the daemon did not hear of it: it takes the lease back when the connection ends). */
 MEMCTL_API int memctl_release(struct memctl_lease *l, struct memctl_error *e);
 
 MEMCTL_API void *memctl_lease_address(const struct memctl_lease *l);
@@ -152,8 +159,8 @@ MEMCTL_API int memctl_pin(struct memctl_lease *l, uint64_t offset, uint64_t leng
 MEMCTL_API int memctl_unpin(struct memctl_lease *l, uint64_t offset, uint64_t length, struct memctl_error *e);
 
 /* read(2) / pread(2) into, and write(2) / pwrite(2) from guest memory, right under every kind of fault handling.
- * No alignment needed.  file_offset -1: the file's own position.  Like the system calls they may stop
- * short; return the count or -errno. */
+ * No alignment needed (but what the file itself wants, with O_DIRECT).  file_offset -1: the file's own position.
+ * Like the system calls they may stop short; return the count or -errno. */
 MEMCTL_API ssize_t memctl_read_into(struct memctl_lease *l, uint64_t offset, uint64_t length, int fd,
 	off_t file_offset);
 MEMCTL_API ssize_t memctl_write_from(struct memctl_lease *l, uint64_t offset, uint64_t length, int fd,
@@ -161,7 +168,8 @@ MEMCTL_API ssize_t memctl_write_from(struct memctl_lease *l, uint64_t offset, ui
 
 /* ---- orders and events ---- */
 
-/* The daemon asks small things of the library (which pages of a run were used?).  Either poll memctl_fd() for
+/* The daemon asks small things of the library (which pages of a run were used?).  Either poll memctl_fd() (-1
+ * before memctl_register, and for plain memory; it is the library's, do not close or read it) for
  * input and call memctl_dispatch() in your loop, or let a helper thread do it.  A client that does neither
  * loses nothing but accuracy: its pages are taken in the order they came. */
 MEMCTL_API int memctl_fd(const struct memctl *m);
@@ -194,7 +202,8 @@ MEMCTL_API int memctl_stats(struct memctl *m, struct memctl_stats *ret, struct m
 
 /* Call any method of org.memctl (proto/org.memctl.varlink): parameters and reply are JSON texts; `parameters`
  * NULL: {}.  *ret_reply is malloc'ed, the caller's to free(); it is the "parameters" of the reply.  Works
- * without a registered VM: the CLI is made of this. */
+ * without a registered VM: the CLI is made of this.  Descriptors of a reply are closed; do not call by this what
+ * has a function above. */
 MEMCTL_API int memctl_call(struct memctl *m, const char *method, const char *parameters, char **ret_reply,
 	struct memctl_error *e);
 

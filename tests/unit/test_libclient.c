@@ -478,6 +478,27 @@ static void io_with_full_handling(void)
 	finish();
 }
 
+static void direct_io(void)
+{
+	char path[] = "/var/tmp/memctl-unit-XXXXXX";
+	int made = mkstemp(path), fd;
+
+	start(4 * MIB);
+	CHECK(made >= 0 && ftruncate(made, 1 * MIB) == 0 && pwrite(made, "direct", 6, 8 * PAGE) == 6);
+	fsync(made);
+	fd = open(path, O_RDWR | O_DIRECT | O_CLOEXEC);
+	unlink(path);
+	if (fd < 0)
+		check_skip("/var/tmp knows no O_DIRECT");
+	CHECK_EQ(memctl_read_into(l, 100, MIB, fd, 0), MIB);	/* guest memory needs no alignment, the file does */
+	CHECK(!memcmp((char *)ram + 100 + 8 * PAGE, "direct", 6));
+	CHECK_EQ(memctl_read_into(l, 100, MIB, fd, 1), -EINVAL);
+	CHECK_EQ(memctl_write_from(l, 0, MIB, fd, 0), MIB);
+	CHECK_EQ(pread(made, path, 6, 100 + 8 * PAGE), 6);
+	CHECK(!memcmp(path, "direct", 6));
+	finish();
+}
+
 static void become_nobody(void)
 {
 	char now;
@@ -632,7 +653,7 @@ int main(int argc, char **argv)
 		QUICK(an_answer_goes_out_while_a_call_waits), QUICK(a_mute_daemon_is_a_timeout),
 		QUICK(refusals_carry_their_numbers), QUICK(a_reply_that_is_none), QUICK(a_lease_without_memory),
 		QUICK(a_daemon_that_hangs_up), QUICK(stats_are_decoded), QUICK(long_ranges_go_in_pieces),
-		QUICK(a_pin_is_all_or_nothing), QUICK(arguments_are_checked), QUICK(io_with_full_handling),
+		QUICK(a_pin_is_all_or_nothing), QUICK(arguments_are_checked), QUICK(io_with_full_handling), QUICK(direct_io),
 		QUICK(io_in_user_mode_only), QUICK(a_forked_child_is_killed),
 		QUICK(without_permission_it_says_the_remedy), QUICK(plain_memory_without_a_daemon),
 		QUICK(plain_memory_without_permission), QUICK(without_a_daemon), { 0 } });
