@@ -21,10 +21,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define PAGE	  4096u
-#define LEASES	  8
-#define CONNS	  8
-#define STAT_JSON "{\"name\":\"a\",\"size_bytes\":1048576,\"resident_bytes\":8192,\"faults_zero\":2,\"faults_swapped\":3}"
+#define PAGE   4096u
+#define LEASES 8
+#define CONNS  8
+#define STAT_JSON                                                                                            \
+	"{\"name\":\"a\",\"size_bytes\":1048576,\"resident_bytes\":8192,\"faults_zero\":2,\"faults_"         \
+	"swapped\":3}"
 
 struct conn {
 	int fd;
@@ -74,7 +76,7 @@ static void *serve_faults(void *userdata)
 		page[0] = (fault.address - s->address) / PAGE + 1;
 		if (!fault.missing)
 			uffd_unprotect(s->uffd, fault.address, PAGE);
-		else	/* one that is there already only wants to be woken */
+		else /* one that is there already only wants to be woken */
 			uffd_copy(s->uffd, fault.address, page, PAGE, &done);
 		uffd_wake(s->uffd, fault.address, PAGE);
 	}
@@ -127,7 +129,7 @@ static void do_activate(int fd, const struct op_activate_in *in, int uffd)
 	pthread_t t;
 
 	note("Activate %" PRIu64 " %s %s", in->lease, uffd >= 0 && uffd_is(uffd) ? "userfaultfd" : "nothing",
-		in->user_mode_only ? "user" : "full");
+	        in->user_mode_only ? "user" : "full");
 	s->address = in->address;
 	s->uffd = uffd;
 	pthread_create(&t, NULL, serve_faults, s);

@@ -1,5 +1,5 @@
-/* A memctld that does what a test tells it, also what a right one never would.  It runs in a process of its own and
- * shares this struct with the test.
+/* A memctld that does what a test tells it, also what a right one never would.  It runs in a process of its
+ * own and shares this struct with the test.
  *
  * Page p of a lease begins with p + 1 when it comes in, so a page of zeros is never right. */
 #pragma once
@@ -14,17 +14,17 @@
 struct fake {
 	pid_t pid;
 	char dir[64], socket[96];
-	int orders;			/* write "KIND LEASE PAGE:COUNT[,PAGE:COUNT...]\n" to have an order sent */
+	int orders; /* write "KIND LEASE PAGE:COUNT[,PAGE:COUNT...]\n" to have an order sent */
 
 	/* What it is to do wrong. */
-	_Atomic bool mute;		/* answer no call any more */
-	_Atomic bool hang_up;		/* close the calls connection at the next call */
-	_Atomic bool garbage;		/* answer with what is no message */
-	_Atomic bool no_descriptor;	/* send Lease's reply without the memory */
-	_Atomic bool refuse;		/* answer each call with NotEnoughMemory, need 111, have 22 */
-	_Atomic bool no_pages;		/* bring no page in */
-	_Atomic unsigned fail_pin;	/* the so-manieth Pin is refused; 0: none */
-	_Atomic bool wait_for_done;	/* answer Populate only when a Done has come */
+	_Atomic bool mute;          /* answer no call any more */
+	_Atomic bool hang_up;       /* close the calls connection at the next call */
+	_Atomic bool garbage;       /* answer with what is no message */
+	_Atomic bool no_descriptor; /* send Lease's reply without the memory */
+	_Atomic bool refuse;        /* answer each call with NotEnoughMemory, need 111, have 22 */
+	_Atomic bool no_pages;      /* bring no page in */
+	_Atomic unsigned fail_pin;  /* the so-manieth Pin is refused; 0: none */
+	_Atomic bool wait_for_done; /* answer Populate only when a Done has come */
 
 	/* What it saw, a line each: "Register a", "Done 1 0a", "bye". */
 	_Atomic unsigned notes_n;
@@ -34,6 +34,7 @@ struct fake {
 struct fake *fake_start(void);
 /* SIGKILL, and wait until it is gone. */
 void fake_kill(struct fake *f);
-/* Wait up to 5 s for a note that begins so, from the `*from`-th on, and leave *from behind it.  NULL: none came. */
+/* Wait up to 5 s for a note that begins so, from the `*from`-th on, and leave *from behind it.  NULL: none
+ * came. */
 const char *fake_note(struct fake *f, unsigned *from, const char *beginning);
 unsigned fake_count(struct fake *f, const char *beginning);

@@ -1,4 +1,5 @@
-/* The library against a daemon that obeys the test (fake_daemon.h): what it promises, and what it must bear. */
+/* The library against a daemon that obeys the test (fake_daemon.h): what it promises, and what it must bear.
+ */
 #include "libclient/memctl.h"
 #include "tests/lib/check.h"
 #include "tests/unit/fake_daemon.h"
@@ -24,7 +25,7 @@ static struct fake *fake;
 static struct memctl *m;
 static struct memctl_lease *l;
 static struct memctl_error e;
-static uint64_t *ram;	/* of l */
+static uint64_t *ram; /* of l */
 
 static void connect_to_fake(int timeout_ms)
 {
@@ -37,7 +38,9 @@ static void connect_to_fake(int timeout_ms)
 
 static void register_vm(void)
 {
-	struct memctl_vm vm = { .struct_size = sizeof vm, .name = "a", .size = 256 * MIB, .limit = MEMCTL_NO_LIMIT };
+	struct memctl_vm vm = {
+		.struct_size = sizeof vm, .name = "a", .size = 256 * MIB, .limit = MEMCTL_NO_LIMIT
+	};
 
 	CHECK_MSG(memctl_register(m, &vm, &e) == 0, "%s", e.message);
 }
@@ -176,7 +179,7 @@ static void start_toucher(void)
 static void on_segv(int sig)
 {
 	(void)sig;
-	_exit(touched == 1 ? 0 : 9);	/* 0: the scenario is passed */
+	_exit(touched == 1 ? 0 : 9); /* 0: the scenario is passed */
 }
 
 static void a_waiter_of_a_released_lease_dies_and_reads_no_zeros(void)
@@ -238,7 +241,7 @@ static void orders_are_carried_out_in_order(void)
 	expect_done(&from, "Done 1 0a");
 	expect_done(&from, "Done 2 ");
 	expect_done(&from, "Done 3 00");
-	CHECK_EQ(word(3), 33);	/* the mapping went, the page stayed */
+	CHECK_EQ(word(3), 33); /* the mapping went, the page stayed */
 	order("present 0 3:1,0:3,250:6\n");
 	expect_done(&from, "Done 4 0100");
 	finish();
@@ -246,8 +249,8 @@ static void orders_are_carried_out_in_order(void)
 
 static void wrong_orders_do_nothing(void)
 {
-	static const char *const wrong[] = { "zap 0 256:1\n", "zap 0 0:257\n", "zap 0 18446744073709551:2\n", "zap 9 0:1\n",
-		"zap 0 0:0\n", "explode 0 0:1\n", "present 0 0:1,256:1\n", "present 7 0:1\n" };
+	static const char *const wrong[] = { "zap 0 256:1\n", "zap 0 0:257\n", "zap 0 18446744073709551:2\n",
+		"zap 9 0:1\n", "zap 0 0:0\n", "explode 0 0:1\n", "present 0 0:1,256:1\n", "present 7 0:1\n" };
 	char done[32];
 	unsigned from = 0;
 
@@ -309,7 +312,7 @@ static void a_mute_daemon_is_a_timeout(void)
 	CHECK(!strcmp(e.name, "org.memctl.Timeout"));
 	fake->mute = false;
 	CHECK_EQ(memctl_populate(l, 0, PAGE, &e), -ENOTCONN);
-	CHECK_EQ(word(5), 6);	/* but faults are served */
+	CHECK_EQ(word(5), 6); /* but faults are served */
 	finish();
 }
 
@@ -325,7 +328,7 @@ static void refusals_carry_their_numbers(void)
 	CHECK_EQ(e.have, 22);
 	CHECK(strlen(e.message) > 20);
 	fake->refuse = false;
-	CHECK_EQ(memctl_register(m, &vm, NULL), 0);	/* a refusal spoils nothing */
+	CHECK_EQ(memctl_register(m, &vm, NULL), 0); /* a refusal spoils nothing */
 	finish();
 }
 
@@ -409,8 +412,8 @@ static void arguments_are_checked(void)
 	connect_to_fake(0);
 	memset(long_name, 'x', sizeof long_name);
 	long_name[sizeof long_name - 1] = 0;
-	CHECK_EQ(memctl_lease(m, 0, MIB, &none, &e), -EINVAL);	/* no VM yet */
-	CHECK_EQ(memctl_register(m, &vm, &e), -EINVAL);		/* struct_size */
+	CHECK_EQ(memctl_lease(m, 0, MIB, &none, &e), -EINVAL); /* no VM yet */
+	CHECK_EQ(memctl_register(m, &vm, &e), -EINVAL);        /* struct_size */
 	vm.struct_size = sizeof vm;
 	vm.name = long_name;
 	CHECK_EQ(memctl_register(m, &vm, &e), -EINVAL);
@@ -453,7 +456,7 @@ static void io_both_ways(void)
 	CHECK_EQ(memctl_read_into(l, AT, LENGTH, from, 0), LENGTH);
 	for (size_t i = 0; i < LENGTH; i++)
 		CHECK(((char *)ram)[AT + i] == (char)(i * 7));
-	CHECK_EQ(memctl_read_into(l, 0, 100, from, LENGTH - 60), 60);	/* short at the end of the file */
+	CHECK_EQ(memctl_read_into(l, 0, 100, from, LENGTH - 60), 60); /* short at the end of the file */
 	CHECK_EQ(memctl_read_into(l, 0, 100, from, LENGTH), 0);
 	CHECK_EQ(memctl_write_from(l, AT, LENGTH, to, 0), LENGTH);
 	CHECK_EQ(pread(to, back, LENGTH, 0), LENGTH);
@@ -490,7 +493,8 @@ static void direct_io(void)
 	unlink(path);
 	if (fd < 0)
 		check_skip("/var/tmp knows no O_DIRECT");
-	CHECK_EQ(memctl_read_into(l, 100, MIB, fd, 0), MIB);	/* guest memory needs no alignment, the file does */
+	CHECK_EQ(memctl_read_into(l, 100, MIB, fd, 0),
+	        MIB); /* guest memory needs no alignment, the file does */
 	CHECK(!memcmp((char *)ram + 100 + 8 * PAGE, "direct", 6));
 	CHECK_EQ(memctl_read_into(l, 100, MIB, fd, 1), -EINVAL);
 	CHECK_EQ(memctl_write_from(l, 0, MIB, fd, 0), MIB);
@@ -524,7 +528,9 @@ static void io_in_user_mode_only(void)
 	fake = fake_start();
 	become_nobody();
 	CHECK_MSG(memctl_connect(&(struct memctl_options){ .struct_size = sizeof(struct memctl_options),
-				.socket = fake->socket }, &m, &e) == 0, "%s", e.message);
+	                                 .socket = fake->socket },
+	                  &m, &e) == 0,
+	        "%s", e.message);
 	register_vm();
 	lease(4 * MIB);
 	CHECK_EQ(memctl_fault_handling(m), MEMCTL_FAULTS_USER_MODE);
@@ -570,7 +576,8 @@ static void forbid_userfaultfd(void)
 	};
 	struct sock_fprog program = { sizeof code / sizeof *code, code };
 
-	CHECK(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) && !prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program));
+	CHECK(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) &&
+	        !prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program));
 }
 
 static void without_permission_it_says_the_remedy(void)
@@ -581,8 +588,9 @@ static void without_permission_it_says_the_remedy(void)
 	become_nobody();
 	forbid_userfaultfd();
 	CHECK_EQ(memctl_register(m, &vm, &e), -EPERM);
-	CHECK_MSG(strstr(e.message, "vm.unprivileged_userfaultfd") && strstr(e.message, "udev"), "%s", e.message);
-	CHECK_EQ(fake_count(fake, "Register"), 0);	/* nothing was promised in vain */
+	CHECK_MSG(strstr(e.message, "vm.unprivileged_userfaultfd") && strstr(e.message, "udev"), "%s",
+	        e.message);
+	CHECK_EQ(fake_count(fake, "Register"), 0); /* nothing was promised in vain */
 	memctl_free(m);
 }
 
@@ -641,20 +649,26 @@ static void without_a_daemon(void)
 	CHECK_EQ(memctl_release(NULL, &e), 0);
 }
 
-#define QUICK(fn) { #fn, fn, 20 }
+#define QUICK(fn)                                                                                            \
+	{                                                                                                    \
+#fn, fn, 20                                                                                  \
+	}
 
 int main(int argc, char **argv)
 {
-	return check_main(argc, argv, (const struct scenario[]){
-		QUICK(lease_is_served), QUICK(several_leases), QUICK(release_tells_the_daemon_first),
-		QUICK(free_releases_all), QUICK(a_waiter_of_a_released_lease_dies_and_reads_no_zeros),
-		QUICK(after_the_daemons_death_accesses_wait), QUICK(orders_are_carried_out_in_order),
-		QUICK(wrong_orders_do_nothing), QUICK(a_wide_look_is_answered_as_far_as_it_fits),
-		QUICK(an_answer_goes_out_while_a_call_waits), QUICK(a_mute_daemon_is_a_timeout),
-		QUICK(refusals_carry_their_numbers), QUICK(a_reply_that_is_none), QUICK(a_lease_without_memory),
-		QUICK(a_daemon_that_hangs_up), QUICK(stats_are_decoded), QUICK(long_ranges_go_in_pieces),
-		QUICK(a_pin_is_all_or_nothing), QUICK(arguments_are_checked), QUICK(io_with_full_handling), QUICK(direct_io),
-		QUICK(io_in_user_mode_only), QUICK(a_forked_child_is_killed),
-		QUICK(without_permission_it_says_the_remedy), QUICK(plain_memory_without_a_daemon),
-		QUICK(plain_memory_without_permission), QUICK(without_a_daemon), { 0 } });
+	return check_main(argc, argv,
+	        (const struct scenario[]){ QUICK(lease_is_served), QUICK(several_leases),
+	                QUICK(release_tells_the_daemon_first), QUICK(free_releases_all),
+	                QUICK(a_waiter_of_a_released_lease_dies_and_reads_no_zeros),
+	                QUICK(after_the_daemons_death_accesses_wait), QUICK(orders_are_carried_out_in_order),
+	                QUICK(wrong_orders_do_nothing), QUICK(a_wide_look_is_answered_as_far_as_it_fits),
+	                QUICK(an_answer_goes_out_while_a_call_waits), QUICK(a_mute_daemon_is_a_timeout),
+	                QUICK(refusals_carry_their_numbers), QUICK(a_reply_that_is_none),
+	                QUICK(a_lease_without_memory), QUICK(a_daemon_that_hangs_up),
+	                QUICK(stats_are_decoded), QUICK(long_ranges_go_in_pieces),
+	                QUICK(a_pin_is_all_or_nothing), QUICK(arguments_are_checked),
+	                QUICK(io_with_full_handling), QUICK(direct_io), QUICK(io_in_user_mode_only),
+	                QUICK(a_forked_child_is_killed), QUICK(without_permission_it_says_the_remedy),
+	                QUICK(plain_memory_without_a_daemon), QUICK(plain_memory_without_permission),
+	                QUICK(without_a_daemon), { 0 } });
 }
