@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""packaging/demo in its small form: guest code, real files, an arena too small for them."""
+"""Unicorn guests: the example of the library, and packaging/demo in its small form."""
 import json
 import os
 import signal
@@ -10,18 +10,32 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from lib.check import check, check_eq, main, skip  # noqa: E402
-from lib.daemon import TREE, build_dir  # noqa: E402
+from lib.daemon import Daemon, TREE, build_dir  # noqa: E402
+
+
+def program(name):
+    path = os.path.join(build_dir(), "packaging", "demo.d", name)
+    if not os.path.exists(path):
+        skip("built without Unicorn")
+    return path
 
 
 def start(*args, **more):
-    if not os.path.exists(os.path.join(build_dir(), "packaging", "demo.d", "demo-emulator")):
-        skip("built without Unicorn")
+    program("demo-emulator")
     return subprocess.Popen([os.path.join(TREE, "packaging", "demo"), "--build", build_dir(), "--small", *args],
                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, **more)
 
 
 def temporary_directories(top):
     return [n for n in os.listdir(top) if n.startswith("memctl-demo-")]
+
+
+def test_unicorn_example_counts_right():
+    example = program("unicorn-example")
+    with Daemon(arena=32 << 20) as d:
+        result = subprocess.run([example], env=d.environ(), capture_output=True, text=True, check=False)
+        check_eq(result.returncode, 0, "exit status; it said %s%s" % (result.stdout, result.stderr))
+        check("right" in result.stdout, "the guest's sum is right: %s" % result.stdout)
 
 
 def test_demo_every_byte_is_right():
