@@ -19,6 +19,8 @@
 #include <unistd.h>
 
 #define METRICS_KEEP_S (7 * 24 * 3600ull)
+#define STOP_PERIOD_NS (20 * NS_PER_MS)
+#define STOP_NS	       (5 * NS_PER_S)	/* the most that ending waits for VMs to be released */
 
 /* A VM takes about six descriptors and a lease about four: the kernel's default of 1024 is soon too small. */
 static void raise_descriptor_limit(void)
@@ -63,6 +65,18 @@ static void tell_ready(const struct daemon_options *o)
 	close(o->ready_fd);
 }
 
+/* VMs whose clients have gone are released first; those whose clients live do not hold us up (see daemon_run). */
+static void try_stop(void *userdata)
+{
+	struct daemon *d = userdata;
+	bool ending = false;
+
+	list_foreach(l, &d->clients)
+		ending = ending || container_of(l, struct client, link)->ending;
+	if (!ending || now_ns() > d->stop_deadline_ns)
+		loop_quit(d->loop);
+}
+
 static void on_signal(unsigned events, void *userdata)
 {
 	struct daemon *d = userdata;
@@ -73,7 +87,10 @@ static void on_signal(unsigned events, void *userdata)
 	d->stopping = true;
 	log_notice("signal %u: ending", info.ssi_signo);
 	notify("STOPPING=1");
-	loop_quit(d->loop);
+	/* not at once: connections that closed before the signal are noticed first */
+	d->stop_deadline_ns = now_ns() + STOP_NS;
+	if (loop_timer_new(d->loop, STOP_PERIOD_NS, try_stop, d, &d->stop_timer) < 0)
+		loop_quit(d->loop);
 }
 
 void daemon_apply_settings(struct daemon *d)
@@ -211,6 +228,7 @@ static int start(struct daemon *d, struct problem *p)
 static void finish(struct daemon *d)
 {
 	server_free(d->server);
+	loop_timer_free(d->stop_timer);
 	loop_timer_free(d->tick_timer);
 	tick_free(d->tick);
 	record_close(d->record);

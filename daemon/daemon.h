@@ -30,7 +30,9 @@ struct daemon {
 	int signal_fd;
 	struct watch *signal_watch;
 	uint64_t started_ns, started_wall_ns;
-	bool stopping;
+	bool stopping;			/* no VM is registered any more */
+	struct loop_timer *stop_timer;
+	uint64_t stop_deadline_ns;
 };
 
 struct daemon_options {

@@ -222,6 +222,10 @@ static bool check_register(struct daemon *d, struct call *call, const struct op_
 	const char *limits = in->limit && in->limit < in->size ? "limit" : "size";
 	uint64_t most = in->limit && in->limit < in->size ? in->limit : in->size;
 
+	if (d->stopping) {
+		refuse(call, WIRE_ERROR_BadState, "memctld is ending.");
+		return false;
+	}
 	if (session_userdata(call->session)) {
 		refuse(call, WIRE_ERROR_BadState, "This connection has a VM already: one connection, one VM.");
 		return false;

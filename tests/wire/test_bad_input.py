@@ -212,7 +212,8 @@ def test_descriptors_wrong_missing_too_many():
             for _ in range(50):
                 refused("BadDescriptor", c.call, "Status", fds=[null] * 4)
                 refused("BadDescriptor", c.call, "Status", fds=[null] * 40)
-            check_eq(len(os.listdir("/proc/%d/fd" % d.pid)), before, "descriptors of memctld")
+            # they are closed just behind the reply
+            wait_until(lambda: len(os.listdir("/proc/%d/fd" % d.pid)) == before, what="the closing of the descriptors")
         os.close(null)
 
 
@@ -389,6 +390,12 @@ def test_sessions_of_a_user():
         check_eq((fine, limit > 0, closed > 0), (10, True, True), "served, told, closed")
         for c in many:
             c.close()
+
+        def served():
+            with contextlib.suppress(Refused, Closed, OSError), Client(d.socket) as c:
+                return c.call("Status")
+
+        wait_until(served, what="room for a session")
 
 
 def test_a_slow_reader_is_disconnected():
