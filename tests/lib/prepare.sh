@@ -36,9 +36,7 @@ prepare_host()
 	local more=() missing
 
 	while [ $# -gt 0 ]; do
-		# clang's sanitizers are a package of their own
 		case "$1" in
-		clang) more+=(clang:clang) ; [ -d /usr/lib/llvm-14/lib/clang ] || more+=(clang-runtime:libclang-rt-14-dev) ;;
 		*:*) more+=("$1") ;;
 		*) more+=("$1:$1") ;;
 		esac

@@ -179,6 +179,7 @@ def judge_reports(results, name, reports):
         sys.stderr.write(text[:6000])
         results.fail("%s/sanitizer" % name, "%s (%s)" % (first.strip()[:300], path))
         return
+    shutil.rmtree(reports, ignore_errors=True)
 
 
 def program_name(suite, path):
@@ -253,8 +254,6 @@ class Runner:
         elif status != 0 and counts[1] == before[1]:
             results.fail(name + "/ends", "exit %d, but no scenario failed" % status)
         judge_reports(results, name, reports)
-        if not os.listdir(reports):
-            os.rmdir(reports)
         after = results.counts()
         self.say("%-32s %s  %.1f s" % (name, ", ".join(
             "%d %s" % (b - a, w) for a, b, w in zip(before, after, ("ok", "failed", "skipped")) if b - a),
@@ -299,8 +298,6 @@ class Runner:
         else:
             self.judge(name, suite, report)
         judge_reports(results, name, reports)
-        if not os.listdir(reports):
-            os.rmdir(reports)
         self.say("%-32s %.1f s" % (name, time.monotonic() - begun))
 
     def judge(self, name, suite, report):
