@@ -14,8 +14,8 @@ const struct command commands[] = {
 	{ "vm show", "VM", 1, 1, "one VM: its memory on three levels, resources, faults, leases", NULL, NULL,
 		run_vm_show },
 	{ "vm rm", "VM", 1, 1, "end a VM: its leases, frames and swap are taken back",
-		"The emulator is treated as if it had died: what it had in memory is lost, and its threads wait at the\n"
-		"next page that is not resident.", NULL, run_vm_rm },
+		"The emulator is treated as if it had died: what it had in memory is lost, and its threads\n"
+		"wait at the next page that is not resident.", NULL, run_vm_rm },
 	{ "vm pmap", "VM [GPA[+LEN]]", 1, 2, "where a VM's pages are, in runs of equal state",
 		"GPA and LEN are guest-physical, like 0x100000+64KiB; without LEN one page, without both everything.",
 		vm_pmap_columns, run_vm_pmap },

@@ -13,7 +13,7 @@ const struct column vm_list_columns[] = {
 	{ "LEASED", "leased_bytes", COLUMN_BYTES, true, "guest-physical memory leased now" },
 	{ "CHARGED", "charged_bytes", COLUMN_BYTES, true, "host-physical memory it takes" },
 	{ "RESIDENT", "resident_bytes", COLUMN_BYTES, true, "guest pages in frames" },
-	{ "COMPRESSED", "compressed_bytes", COLUMN_BYTES, true, "guest pages in the compression cache, original size" },
+	{ "COMPRESSED", "compressed_bytes", COLUMN_BYTES, true, "guest pages in the cache, original size" },
 	{ "STORED", "stored_bytes", COLUMN_BYTES, true, "what those take in the cache" },
 	{ "SWAPPED", "swapped_bytes", COLUMN_BYTES, true, "guest pages in the swap file" },
 	{ "ZERO", "zero_bytes", COLUMN_BYTES, false, "guest pages never touched, or all zero" },
@@ -77,7 +77,8 @@ static void show_levels(const struct cli *c, const struct value *vm)
 	cli_line(c, "  peak", vm, "charged_peak_bytes", COLUMN_BYTES, "the most that was ever charged");
 	puts("resources");
 	cli_line(c, "  reservation", vm, "reservation_bytes", COLUMN_BYTES, "guaranteed even when idle");
-	cli_line(c, "  limit", vm, value_u64(vm, "limit_bytes", 0) ? "limit_bytes" : "none", COLUMN_BYTES, "never more");
+	cli_line(c, "  limit", vm, value_u64(vm, "limit_bytes", 0) ? "limit_bytes" : "none", COLUMN_BYTES,
+		"never more");
 	cli_line(c, "  shares", vm, "shares", COLUMN_COUNT, "weight when memory is short");
 	cli_line(c, "  swap file", vm, "swap_size_bytes", COLUMN_BYTES, "set aside");
 	cli_line(c, "  pinned", vm, "pinned_bytes", COLUMN_BYTES, "by the client");
@@ -110,7 +111,8 @@ static int show(struct cli *c, const struct value *vm)
 	const char *trouble = value_str(vm, "trouble");
 
 	printf("VM %s, %s, user %" PRIu64 ", process %" PRIu64 ", fault handling %s\n", value_str(vm, "name"),
-		value_str(vm, "state"), value_u64(vm, "uid", 0), value_u64(vm, "pid", 0), value_str(vm, "faults_mode"));
+		value_str(vm, "state"), value_u64(vm, "uid", 0), value_u64(vm, "pid", 0),
+		value_str(vm, "faults_mode"));
 	if (*trouble)
 		printf("TROUBLE: %s\n", trouble);
 	show_levels(c, vm);

@@ -14,7 +14,8 @@
 static int unusable(const struct memctl *m, struct memctl_error *e)
 {
 	if (m->plain)
-		return fail(e, -ENOTCONN, ERROR_UNREACHABLE, "this is plain memory, there is no daemon: %s", m->plain_why);
+		return fail(e, -ENOTCONN, ERROR_UNREACHABLE, "this is plain memory, there is no daemon: %s",
+			m->plain_why);
 	if (m->out_of_step)
 		return fail(e, -ENOTCONN, ERROR_UNREACHABLE,
 			"an earlier call was not answered in time, so this connection can make no calls any more; "
@@ -27,7 +28,8 @@ static int lost(struct memctl *m, int r, struct memctl_error *e)
 	m->out_of_step = true;
 	if (r == -ETIMEDOUT)
 		return fail(e, r, ERROR_TIMEOUT,
-			"memctld did not answer within %d ms; this connection can make no calls any more", m->timeout_ms);
+			"memctld did not answer within %d ms; this connection can make no calls any more",
+			m->timeout_ms);
 	if (r == -EMSGSIZE || r == -EBADMSG)
 		return fail(e, -EPROTO, ERROR_SYSTEM, "memctld's reply cannot be understood");
 	note_disconnected(m);
@@ -102,8 +104,8 @@ int call(struct memctl *m, enum op_id id, const void *in, int fd, void *out, int
 		*ret_fd = wire_take_fd(&wire, 0);
 		if (*ret_fd < 0) {
 			op_fields_fini(op->out, out);
-			r = fail(e, -EPROTO, ERROR_SYSTEM, "memctld's reply to %s lacks its descriptor (out of files?)",
-				op->method);
+			r = fail(e, -EPROTO, ERROR_SYSTEM,
+				"memctld's reply to %s lacks its descriptor (out of files?)", op->method);
 		}
 	}
 	wire_message_fini(&wire);

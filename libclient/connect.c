@@ -48,8 +48,8 @@ static int reach(struct memctl *m, int *ret_fd, struct memctl_error *e)
 		return fail(e, -EACCES, "org.memctl.PermissionDenied",
 			"no permission for memctld's socket %s: join its group, or ask its owner", m->socket);
 	if (r < 0)
-		return fail(e, r, ERROR_UNREACHABLE, "no memctld at %s (%s): start it, or set MEMCTL_SOCKET", m->socket,
-			strerror(-r));
+		return fail(e, r, ERROR_UNREACHABLE, "no memctld at %s (%s): start it, or set MEMCTL_SOCKET",
+			m->socket, strerror(-r));
 	return 0;
 }
 

@@ -190,7 +190,7 @@ int memctl_lease(struct memctl *m, uint64_t gpa, uint64_t size, struct memctl_le
 		return fail(e, -EINVAL, ERROR_INVALID,
 			"gpa and size must be multiples of 4096, size not 0 and gpa + size below 2^63");
 	if (!m->registered)
-		return fail(e, -EINVAL, ERROR_INVALID, "no VM is registered on this connection: memctl_register first");
+		return fail(e, -EINVAL, ERROR_INVALID, "no VM is registered on this connection");
 	l = calloc(1, sizeof *l);
 	if (!l)
 		return fail(e, -ENOMEM, ERROR_SYSTEM, "out of memory");

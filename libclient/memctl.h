@@ -96,8 +96,8 @@ struct memctl_options {
 /* Connect to memctld; `options` may be NULL.  *ret is the caller's, for memctl_free. */
 MEMCTL_API int memctl_connect(const struct memctl_options *options, struct memctl **ret, struct memctl_error *e);
 
-/* Release every lease and unregister the VM (its name may be taken for a moment longer).  The guest must not run any more.  NULL is fine.  Ends the helper
- * thread.  Not to be called from an event or from the helper. */
+/* Release every lease and unregister the VM (its name may be taken for a moment longer).  The guest must not run
+ * any more.  NULL is fine.  Ends the helper thread.  Not to be called from an event or from the helper. */
 MEMCTL_API void memctl_free(struct memctl *m);
 
 /* 1 if this is plain memory (see plain_fallback), with `why` in one sentence if not NULL; owned by m. */
@@ -145,7 +145,8 @@ MEMCTL_API void *memctl_lease_address(const struct memctl_lease *l);
 MEMCTL_API uint64_t memctl_lease_gpa(const struct memctl_lease *l);
 MEMCTL_API uint64_t memctl_lease_size(const struct memctl_lease *l);
 
-/* Hints: the pages will be used soon (brought in, as memory allows) / not soon (next to be taken). Content is kept. */
+/* Hints: the pages will be used soon (brought in, as memory allows) / not soon (next to be taken).  Content is
+ * kept. */
 MEMCTL_API int memctl_will_need(struct memctl_lease *l, uint64_t offset, uint64_t length, struct memctl_error *e);
 MEMCTL_API int memctl_dont_need(struct memctl_lease *l, uint64_t offset, uint64_t length, struct memctl_error *e);
 /* The content is of no value any more: the pages read as zero afterwards and cost nothing.  A write that runs

@@ -55,17 +55,23 @@ static bool runs_valid(const struct memctl_lease *l, const struct op_runs *runs)
 {
 	uint64_t pages = l->size / PAGE_SIZE;
 
-	for (unsigned i = 0; i < runs->n; i++)
-		if (!runs->run[i].count || runs->run[i].page >= pages || runs->run[i].count > pages - runs->run[i].page)
+	for (unsigned i = 0; i < runs->n; i++) {
+		const struct op_run *run = &runs->run[i];
+
+		if (!run->count || run->page >= pages || run->count > pages - run->page)
 			return false;
+	}
 	return runs->n > 0;
 }
 
 static void zap(struct memctl_lease *l, const struct op_runs *runs)
 {
 	/* A failure leaves the pages mapped: they will look used, which harms nobody. */
-	for (unsigned i = 0; i < runs->n; i++)
-		(void)madvise(l->address + runs->run[i].page * PAGE_SIZE, runs->run[i].count * PAGE_SIZE, MADV_DONTNEED);
+	for (unsigned i = 0; i < runs->n; i++) {
+		const struct op_run *run = &runs->run[i];
+
+		(void)madvise(l->address + run->page * PAGE_SIZE, run->count * PAGE_SIZE, MADV_DONTNEED);
+	}
 }
 
 /* One bit a page in the order of the runs, least significant first, as hex. "" if it cannot be told. */

@@ -207,7 +207,7 @@ def test_vm_show():
         check_eq(levels, sorted(levels), "order of the levels")
         check(re.search(r"claimed +-", text), "without a balloon nobody knows what the guest claims")
         check(re.search(r"resident +1 MiB", text), text)
-        check(re.search(r"^ *\d+ +0x0 +8 MiB", text, re.M), "its lease")
+        check(re.search(r"^ *\d+\s+0x0\s+8 MiB", text, re.M), "its lease")
         vm = as_json(d, "vm", "show", "web")["vm"]
         check_eq([vm["name"], vm["leased_bytes"], vm["leases"][0]["size_bytes"]], ["web", 8 * MIB, 8 * MIB], "numbers")
         check("zero" in vm["faults"], "latencies by cause")

@@ -249,7 +249,7 @@ static bool take(struct conn *c, struct wire_message *m)
 		body_fini(&body);
 		return false;
 	} else if (fake->garbage) {
-		wire_send(c->fd, "what?", 6, NULL, 0, UINT64_MAX);
+		wire_send(c->fd, "what?", 5, NULL, 0, UINT64_MAX);
 	} else if (fake->refuse) {
 		refuse(c->fd);
 	} else if (!fake->mute) {
