@@ -31,11 +31,16 @@ def daemon(arena_mib, twin=None, inject=None, settings=(), **more):
     return Daemon(arena=arena_mib * MIB, args=args, env=env, start_seconds=20 * SLOW, **more)
 
 
+def program(d):
+    return os.path.join(d.build, "tests", "system", "puppet")
+
+
 class Puppet(Actor):
     """A client with a VM `name` of `size` MiB (none: not registered) and a lease 0 of `lease` MiB (default: all)."""
 
-    def __init__(self, d, name, size=None, reservation=0, limit=0, lease=None, helper=True, swap_dir=""):
-        super().__init__(d, name, [os.path.join(d.build, "tests", "system", "puppet")])
+    def __init__(self, d, name, size=None, reservation=0, limit=0, lease=None, helper=True, swap_dir="",
+                 nobody=False):
+        super().__init__(d, name, [program(d)], nobody=nobody)
         try:
             self._answer("connect", 30)
             if size is not None:

@@ -5,7 +5,8 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from lib.check import check, check_eq, main, skip  # noqa: E402
-from system.puppet import Puppet, calm, daemon  # noqa: E402
+from system.puppet import Puppet, Refused, calm, daemon, program  # noqa: E402
+from torture.actor import can_be_nobody, open_to_all  # noqa: E402
 
 N = 64
 PRESS = 1024
@@ -165,6 +166,29 @@ def test_library_reads_and_writes():
         p.evict(0, 256, 512, PRESS * 3)
         p.do("lib_in", 0, 0, 256, 12, "mix")
         p.check(0, 256, 12, "mix")
+        d.audit()
+
+
+def test_user_mode_only():
+    """A client without privilege: its own accesses and the library's work; a system call gets EFAULT, not zeros."""
+    d = open_to_all(daemon(96))
+    if not can_be_nobody(program(d)):
+        skip("the client cannot be run as another user")
+    with d, Puppet(d, "vm", 24, limit=8, nobody=True) as p:
+        if p.do("faults") == ["full"]:
+            skip("everybody may have a full userfaultfd here")
+        p.do("lib_in", 0, 0, 256, 1, "mix")
+        for command in ("check", "lib_out"):
+            p.evict(0, 256, 512, PRESS * 3)
+            p.check(0, 256, 1, "mix", command=command)
+        p.evict(0, 256, 512, PRESS * 3)
+        for command in ("sys_in", "sys_out"):
+            try:
+                p.do(command, 0, 0, 1, 2, "mix")
+                check(False, "%s on an absent page did not fail" % command)
+            except Refused as e:
+                check_eq(e.errno, 14, "errno of %s" % e)
+        p.check(0, 256, 1, "mix")
         d.audit()
 
 

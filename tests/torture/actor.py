@@ -5,12 +5,30 @@ import glob
 import json
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 
 SLOW = float(os.environ.get("MEMCTL_SLOW", "1"))
+
+
+NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+
+
+def can_be_nobody(program):
+    """Whether we may run the program as a user without any privilege: such a user gets a user-mode userfaultfd."""
+    if os.geteuid() != 0 or not shutil.which("setpriv"):
+        return False
+    return subprocess.run(NOBODY + ["test", "-x", program], check=False).returncode == 0
+
+
+def open_to_all(daemon):
+    """Let any user reach the socket of this daemon, which must not run yet."""
+    os.chmod(daemon.dir, 0o755)
+    daemon.args += ["--set", "socket_mode=0666"]
+    return daemon
 
 
 class NoAnswer(Exception):
@@ -65,7 +83,8 @@ def diagnose(daemon, actors, to=sys.stderr):
 class Actor:
     """A process with lines in and lines out."""
 
-    def __init__(self, daemon, name, command, env=None):
+    def __init__(self, daemon, name, command, env=None, nobody=False):
+        command = NOBODY + command if nobody else command
         self.daemon = daemon
         self.name = name
         self.vm = None
