@@ -157,7 +157,8 @@ class Demo:
         os.close(writer)
         with os.fdopen(reader, "rb") as ready:
             if not ready.read(1):
-                raise Failed("memctld did not start:\n" + self.daemon_log())
+                self.daemon.wait(10)
+                raise Failed("memctld did not start")
 
     def socket(self):
         return self.path("run", "memctld.sock")
@@ -255,7 +256,7 @@ class Demo:
             ended = [vm for vm in waiting if not vm.read()]
             waiting = [vm for vm in waiting if vm not in ended]
             if self.daemon.poll() is not None:
-                raise Failed(self.daemon_end())
+                raise Failed("the guests have no memory any more")
             for vm in ended:
                 if not vm.complete:
                     raise Failed("%s did not come to its end: %d pages verified, %d wrong" % (
@@ -278,7 +279,7 @@ class Demo:
                 raise Failed("%s: its emulator ended with status %d" % (vm.name, vm.emulator.returncode))
         self.daemon.send_signal(signal.SIGTERM)
         if self.daemon.wait(60) != 0:
-            raise Failed(self.daemon_end())
+            raise Failed("memctld did not end well")
         return self.report(seconds, audit)
 
     def report(self, seconds, audit):
@@ -356,9 +357,11 @@ def main():
     demo = Demo(options)
     try:
         return demo.run()
-    except Failed as why:
+    except (Failed, image.TooFewFiles, OSError, subprocess.TimeoutExpired) as why:
         say("")
-        print("demo: %s" % why.args[0], file=sys.stderr)
+        print("demo: %s" % why, file=sys.stderr)
+        if demo.daemon and demo.daemon.poll():
+            print("demo: " + demo.daemon_end(), file=sys.stderr)
         return 1
     finally:
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):

@@ -30,6 +30,17 @@ def temporary_directories(top):
     return [n for n in os.listdir(top) if n.startswith("memctl-demo-")]
 
 
+def kill_memctld(top):
+    """The daemon of the demo whose temporary directory is in `top`, and no other."""
+    for entry in os.listdir("/proc"):
+        try:
+            program_file = os.readlink("/proc/%s/exe" % entry)
+        except OSError:
+            continue
+        if program_file.startswith(top + "/") and program_file.endswith("/memctld"):
+            os.kill(int(entry), signal.SIGKILL)
+
+
 def test_unicorn_example_counts_right():
     example = program("unicorn-example")
     with Daemon(arena=32 << 20) as d:
@@ -82,6 +93,24 @@ def test_demo_runs_as_an_ordinary_user():
 
 
 test_demo_runs_as_an_ordinary_user.seconds = 240
+
+
+def test_demo_says_that_its_daemon_died():
+    with tempfile.TemporaryDirectory() as top:
+        os.chmod(top, 0o1777)
+        demo = start(env=dict(os.environ, TMPDIR=top), stderr=subprocess.PIPE)
+        for line in demo.stdout:
+            if line.startswith("4 emulators"):
+                break
+        time.sleep(1)
+        kill_memctld(top)
+        text = demo.communicate(timeout=60)[1]
+        check_eq(demo.returncode, 1, "exit status; it said %s" % text)
+        check("memctld ended with status -9" in text, "it says why: %s" % text)
+        check_eq(temporary_directories(top), [], "temporary directories left")
+
+
+test_demo_says_that_its_daemon_died.seconds = 120
 
 
 def test_demo_cleans_up_on_a_signal():
