@@ -213,6 +213,27 @@ static void after_the_daemons_death_accesses_wait(void)
 	CHECK_EQ(touched, 1);
 }
 
+/* The twin: what the library's own descriptor is there for. */
+static void without_our_descriptor_it_would_read_zeros(void)
+{
+	char path[64], what[64] = "";
+	int closed = 0;
+
+	start(MIB);
+	fake_kill(fake);
+	for (int fd = 3; fd < 100; fd++) {
+		ssize_t n;
+
+		snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+		n = readlink(path, what, sizeof what - 1);
+		what[n > 0 ? n : 0] = 0;
+		if (!strcmp(what, "anon_inode:[userfaultfd]"))
+			closed += !close(fd);
+	}
+	CHECK_EQ(closed, 1);
+	CHECK_MSG(word(9) == 0, "the page is %llu: the rule is not needed", (unsigned long long)word(9));
+}
+
 static void order(const char *text)
 {
 	CHECK(write(fake->orders, text, strlen(text)) == (ssize_t)strlen(text));
@@ -565,6 +586,21 @@ static void a_forked_child_is_killed(void)
 	finish();
 }
 
+/* The twin: what MADV_DONTFORK is there for. */
+static void a_child_with_the_mapping_would_harm_its_parent(void)
+{
+	pid_t pid;
+
+	start(MIB);
+	CHECK(!madvise(ram, MIB, MADV_DOFORK));
+	pid = fork();
+	if (!pid)
+		_exit((int)word(7));
+	waitpid(pid, NULL, 0);
+	CHECK_MSG(word(7) == 0, "the page is %llu: the rule is not needed", (unsigned long long)word(7));
+	finish();
+}
+
 /* userfaultfd(2) gives EPERM from here on. */
 static void forbid_userfaultfd(void)
 {
@@ -660,7 +696,8 @@ int main(int argc, char **argv)
 	        (const struct scenario[]){ QUICK(lease_is_served), QUICK(several_leases),
 	                QUICK(release_tells_the_daemon_first), QUICK(free_releases_all),
 	                QUICK(a_waiter_of_a_released_lease_dies_and_reads_no_zeros),
-	                QUICK(after_the_daemons_death_accesses_wait), QUICK(orders_are_carried_out_in_order),
+	                QUICK(after_the_daemons_death_accesses_wait),
+		QUICK(without_our_descriptor_it_would_read_zeros), QUICK(orders_are_carried_out_in_order),
 	                QUICK(wrong_orders_do_nothing), QUICK(a_wide_look_is_answered_as_far_as_it_fits),
 	                QUICK(an_answer_goes_out_while_a_call_waits), QUICK(a_mute_daemon_is_a_timeout),
 	                QUICK(refusals_carry_their_numbers), QUICK(a_reply_that_is_none),
@@ -668,7 +705,8 @@ int main(int argc, char **argv)
 	                QUICK(stats_are_decoded), QUICK(long_ranges_go_in_pieces),
 	                QUICK(a_pin_is_all_or_nothing), QUICK(arguments_are_checked),
 	                QUICK(io_with_full_handling), QUICK(direct_io), QUICK(io_in_user_mode_only),
-	                QUICK(a_forked_child_is_killed), QUICK(without_permission_it_says_the_remedy),
+	                QUICK(a_forked_child_is_killed),
+		QUICK(a_child_with_the_mapping_would_harm_its_parent), QUICK(without_permission_it_says_the_remedy),
 	                QUICK(plain_memory_without_a_daemon), QUICK(plain_memory_without_permission),
 	                QUICK(without_a_daemon), { 0 } });
 }
