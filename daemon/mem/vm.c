@@ -144,7 +144,7 @@ void vm_set_orders(struct vm *vm, const struct vm_orders *orders)
 	atomic_store(&vm->has_orders, true);
 }
 
-struct lease *vm_find_lease(struct vm *vm, uint32_t id)
+static struct lease *find_lease(struct vm *vm, uint32_t id, bool in_stores)
 {
 	struct lease *found = NULL;
 
@@ -152,18 +152,23 @@ struct lease *vm_find_lease(struct vm *vm, uint32_t id)
 	list_foreach(i, &vm->leases) {
 		struct lease *l = container_of(i, struct lease, link);
 
-		if (l->id == id)
+		if (l->id == id && (!in_stores || (l->active && !l->released)))
 			found = l;
 	}
 	pthread_mutex_unlock(&vm->lock);
 	return found;
 }
 
+struct lease *vm_find_lease(struct vm *vm, uint32_t id)
+{
+	return find_lease(vm, id, false);
+}
+
+/* vm.stores_lock, which the caller holds, keeps a lease that is not released from becoming so, and lease_free comes
+ * after that; a released one is not looked at outside vm.lock, under which lease_free takes it from the list. */
 struct lease *store_find_lease(struct vm *vm, uint32_t id)
 {
-	struct lease *l = vm_find_lease(vm, id);
-
-	return l && l->active && !l->released ? l : NULL;
+	return find_lease(vm, id, true);
 }
 
 struct lease *vm_first_lease(struct vm *vm)
