@@ -7,7 +7,6 @@
 #include "mem/inject.h"
 
 #include <errno.h>
-#include <grp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -127,20 +126,12 @@ static int start_server(struct daemon *d, struct problem *p)
 	struct server_config sc = {
 		.path = d->config.socket,
 		.mode = (mode_t)d->config.socket_mode,
-		.group = (gid_t)-1,
+		.group = d->access.group,
 		.sessions_per_uid = (unsigned)d->config.max_sessions_per_user,
 		.output_max_bytes = d->config.max_queued_replies,
 	};
 	int r;
 
-	if (d->config.access_group[0]) {
-		struct group *g = getgrnam(d->config.access_group);
-
-		if (!g)
-			return problem_set(p, ENOENT, PROBLEM_SYSTEM, 0, 0,
-				"access_group: there is no group \"%s\"", d->config.access_group);
-		sc.group = g->gr_gid;
-	}
 	r = server_new(&d->server, d->loop, &sc, &(struct server_events){
 		.admit = dispatch_admit,
 		.urgent = dispatch_urgent,
@@ -203,6 +194,9 @@ static int start(struct daemon *d, struct problem *p)
 	r = inject_from_environment();
 	if (r < 0)
 		return problem_set(p, -r, PROBLEM_SYSTEM, 0, 0, "MEMCTLD_TWIN or MEMCTLD_INJECT is not understood");
+	r = access_init(&d->access, &d->config, p);
+	if (r < 0)
+		return r;
 	r = start_signals(d, p);
 	if (r < 0)
 		return r;
@@ -236,6 +230,7 @@ static void finish(struct daemon *d)
 	arena_free(d->arena);
 	watch_free(d->signal_watch);
 	loop_free(d->loop);
+	access_fini(&d->access);
 	if (d->signal_fd >= 0)
 		close(d->signal_fd);
 }

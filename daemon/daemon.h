@@ -8,6 +8,7 @@
 #include "config.h"
 #include "mem/arena.h"
 #include "mem/vm.h"
+#include "ops_access.h"
 #include "reclaim.h"
 #include "serve/loop.h"
 #include "serve/session.h"
@@ -17,6 +18,7 @@
 
 struct daemon {
 	struct config config;
+	struct access access;
 	struct mem_settings settings;	/* live: read by the lease workers */
 	struct loop *loop;
 	struct server *server;

@@ -6,14 +6,10 @@
 #include "proto/writer.h"
 
 #include <errno.h>
-#include <grp.h>
-#include <pwd.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 /* ---- refusals ---- */
 
@@ -128,63 +124,16 @@ void refuse_problem(struct call *c, int r, const struct problem *p, const char *
 
 /* ---- who may ---- */
 
-static bool is_own_user(uid_t uid)
-{
-	return uid == 0 || uid == geteuid();
-}
-
 bool call_is_operator(const struct call *c)
 {
-	return c->session && is_own_user(session_peer(c->session)->uid);
-}
-
-static bool in_user_list(const char *list, uid_t uid)
-{
-	char copy[CONFIG_TEXT_MAX], *save = NULL;
-
-	strcpy(copy, list);
-	for (char *name = strtok_r(copy, " ", &save); name; name = strtok_r(NULL, " ", &save)) {
-		const struct passwd *pw = getpwnam(name);
-		char *end;
-		unsigned long n = strtoul(name, &end, 10);
-
-		if ((pw && pw->pw_uid == uid) || (!*end && n == uid))
-			return true;
-	}
-	return false;
-}
-
-static bool in_group(const char *name, const struct session_peer *peer, int fd)
-{
-	const struct group *g = getgrnam(name);
-	gid_t groups[256];
-	socklen_t bytes = sizeof groups;
-
-	if (!g)
-		return false;
-	if (peer->gid == g->gr_gid)
-		return true;
-	/* a peer in more groups than this is refused: it can be named in allow_users */
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &bytes) < 0)
-		return false;
-	for (size_t i = 0; i < bytes / sizeof groups[0]; i++)
-		if (groups[i] == g->gr_gid)
-			return true;
-	return false;
+	return c->session && access_is_own_user(session_peer(c->session)->uid);
 }
 
 enum wire_error_id dispatch_admit(const struct session_peer *peer, int fd, void *userdata)
 {
 	const struct daemon *d = userdata;
-	const struct config *c = &d->config;
 
-	if (is_own_user(peer->uid) || (!c->access_group[0] && !c->allow_users[0]))
-		return WIRE_ERROR_NONE;
-	if (c->access_group[0] && in_group(c->access_group, peer, fd))
-		return WIRE_ERROR_NONE;
-	if (in_user_list(c->allow_users, peer->uid))
-		return WIRE_ERROR_NONE;
-	return WIRE_ERROR_PermissionDenied;
+	return access_allows(&d->access, peer, fd) ? WIRE_ERROR_NONE : WIRE_ERROR_PermissionDenied;
 }
 
 /* ---- org.varlink.service ---- */

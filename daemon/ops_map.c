@@ -9,7 +9,7 @@
 #include <stdlib.h>
 
 #define RUNS_DEFAULT 4096
-#define RUNS_MOST    65536
+#define RUNS_MOST    16384
 /* The words that one call looks at: an alternating map is short runs, but a sparse one is long ones, and the
  * control thread reads them. */
 #define WORDS_MOST   (4u << 20)

@@ -116,7 +116,8 @@ static void send_text(struct session *s, char *text, size_t length, const int *f
 {
 	struct chunk *k = calloc(1, sizeof *k);
 
-	if (!k || s->dead || s->out_bytes + length + 1 > s->server->config.output_max_bytes) {
+	/* what waits already decides: one reply may be longer than the cap */
+	if (!k || s->dead || s->out_bytes > s->server->config.output_max_bytes) {
 		if (k && !s->dead)
 			log_notice("session of pid %d: disconnected, it does not read its replies (%zu bytes wait)",
 				(int)s->peer.pid, s->out_bytes);

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import resource
 import subprocess
 import sys
 import tempfile
@@ -498,6 +499,44 @@ def test_clients_that_disappear_in_the_middle_of_work():
 
 
 test_clients_that_disappear_in_the_middle_of_work.seconds = 180
+
+
+def test_a_client_that_disappears_behind_a_full_queue():
+    need_userfaultfd()
+    with daemon(arena=24 * MIB) as d, Client(d.socket) as c:
+        for _ in range(3):
+            vm = Vm(d.socket, "a", 48 * MIB)
+            l = vm.lease(0, 48 * MIB)
+            # more than memctld takes from the socket while the first ones are worked on
+            with contextlib.suppress(TimeoutError, BlockingIOError):
+                vm.calls.socket.settimeout(0.2)
+                for _ in range(4000):
+                    vm.calls.send("Populate", {"lease": l.number, "offset": 0, "length": 48 * MIB})
+            vm.close()
+            wait_until(lambda: not c.call("ListVms")["vms"], seconds=30, what="the release of the VM")
+
+
+test_a_client_that_disappears_behind_a_full_queue.seconds = 120
+
+
+def test_out_of_descriptors():
+    with daemon() as d, Client(d.socket) as c:
+        limits = resource.prlimit(d.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(d.pid, resource.RLIMIT_NOFILE, (32, limits[1]))
+        many = [Client(d.socket) for _ in range(60)]
+        for m in many:
+            m.send("Status")
+        c.call("Status")
+        try:
+            c.call("Register", name="a", size=MIB)
+        except Refused as e:
+            check_eq(e.name, "System")
+        for m in many:
+            m.close()
+        resource.prlimit(d.pid, resource.RLIMIT_NOFILE, limits)
+        time.sleep(0.6)
+        with Vm(d.socket, "b", MIB):
+            pass
 
 
 def test_either_connection_ends_the_vm():
