@@ -103,7 +103,7 @@ int table_row(struct table *t)
 
 int table_cell(struct table *t, size_t i, const char *text)
 {
-	return scols_line_set_data(t->line, i, text ? text : "-");
+	return scols_line_set_data(t->line, i, text && *text ? text : "-");
 }
 
 int table_print(struct table *t)
@@ -135,7 +135,7 @@ int table_row(struct table *t)
 
 int table_cell(struct table *t, size_t i, const char *text)
 {
-	printf("%s%s", t->cells++ ? "\t" : "", text ? text : "-");
+	printf("%s%s", t->cells++ ? "\t" : "", text && *text ? text : "-");
 	return 0;
 }
 

@@ -36,7 +36,7 @@ void table_free(struct table *t);
 size_t table_columns(const struct table *t);
 const struct column *table_column(const struct table *t, size_t i);
 
-/* Rows are filled cell by cell: column i of the shown ones. A NULL text is "-". */
+/* Rows are filled cell by cell: column i of the shown ones.  An empty or NULL text is "-". */
 int table_row(struct table *t);
 int table_cell(struct table *t, size_t i, const char *text);
 int table_print(struct table *t);

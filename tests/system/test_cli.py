@@ -12,7 +12,7 @@ import threading
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from lib.check import check, check_eq, main, skip  # noqa: E402
-from lib.daemon import build_dir, wait_until  # noqa: E402
+from lib.daemon import TREE, build_dir, wait_until  # noqa: E402
 from system.puppet import MIB, Puppet, daemon  # noqa: E402
 
 MEMCTL = os.path.join(build_dir(), "cli", "memctl")
@@ -47,7 +47,30 @@ def as_json(d, *args):
     return reply
 
 
+def completed(d, *words):
+    """What bash offers for the last of the words."""
+    script = """. "$1"; shift; COMP_WORDS=(memctl "$@"); COMP_CWORD=$#; _memctl; printf '%s\n' "${COMPREPLY[@]}" """
+    result = subprocess.run(["bash", "-c", script, "bash", os.path.join(TREE, "packaging/completions/memctl.bash"), *words],
+                            env=dict(d.environ() if d else os.environ, PATH="%s:%s" % (
+                                os.path.dirname(MEMCTL), os.environ["PATH"])),
+                            capture_output=True, text=True, check=True)
+    check_eq(result.stderr, "", "stderr of completing %s" % " ".join(words))
+    return result.stdout.split()
+
+
 # ---- without a daemon
+
+def test_completion_knows_every_command():
+    check_eq(sorted(set(completed(None, ""))), sorted({c.split()[0] for c in COMMANDS}), "first words")
+    for first in ("vm", "config"):
+        check_eq(sorted(completed(None, first, "")), sorted(c.split()[1] for c in COMMANDS if c.startswith(first + " ")),
+                 "second words")
+    check_eq(completed(None, "help", "vm", "p"), ["pmap"], "of help")
+    check_eq(completed(None, "--json", "vm", "list", "-o", "CHAR"), ["CHARGED"], "columns")
+    options = set(re.findall(r"--?\w+", memctl("help").stdout.split("Options")[1].split("Exit codes")[0]))
+    check_eq(set(completed(None, "status", "-")) ^ options, {"-h"}, "options")
+
+
 
 def test_help_of_every_command():
     listed = memctl("help").stdout
@@ -197,6 +220,14 @@ def test_columns():
 
 def linked():
     return subprocess.run(["ldd", MEMCTL], capture_output=True, text=True, check=False).stdout
+
+
+def test_completion_knows_names():
+    with daemon(64) as d, Puppet(d, "web", 8), Puppet(d, "data-base", 8):
+        check_eq(sorted(completed(d, "vm", "show", "")), ["data-base", "web"], "VMs")
+        check_eq(completed(d, "stat", "--json", "w"), ["web"], "of stat")
+        settings = completed(d, "tune", "")
+        check("zstd_level" in settings and "arena" not in settings, settings)
 
 
 def test_vm_show():
