@@ -83,11 +83,11 @@ def test_demo_runs_as_an_ordinary_user():
     if os.geteuid() != 0:
         skip("every other scenario does so already")
     demo = os.path.join(TREE, "packaging", "demo")
-    reachable = subprocess.run(["test", "-x", demo, "-a", "-x", build_dir()], user=65534, group=65534, extra_groups=[],
-                               check=False)
+    nobody = {"user": 65534, "group": 65534, "extra_groups": []}
+    reachable = subprocess.run(["test", "-x", demo, "-a", "-x", build_dir()], check=False, **nobody)
     if reachable.returncode:
         skip("other users may not look into this tree")
-    demo = start("--rounds", "1", user=65534, group=65534, extra_groups=[])
+    demo = start("--rounds", "1", **nobody)
     text = demo.communicate()[0]
     check_eq(demo.returncode, 0, "exit status; it said %s" % text[-1500:])
     check(", 0 wrong" in text.splitlines()[-1], "no wrong page")
