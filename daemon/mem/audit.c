@@ -16,7 +16,6 @@
 #include "mem/vm_impl.h"
 
 #include "base/clock.h"
-#include "mem/uffd.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -150,7 +149,7 @@ counted:
 		if (locked >> i & 1)
 			word_unlock(lease_word(l, page + i), words[i]);
 	if (locked)
-		uffd_wake(l->uffd, lease_client_address(l, page), count * PAGE_SIZE);
+		lease_wake(l, page, count);
 }
 
 static void compare(struct lease_audit *a, const char *what, uint64_t seen, int64_t moved, uint64_t counted)

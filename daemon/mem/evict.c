@@ -223,7 +223,7 @@ static void unlock_and_wake(struct lease *l, const struct batch *b, const uint64
 	for (unsigned i = 0; i < b->count; i++)
 		word_unlock(lease_word(l, b->page[i]), words[i]);
 	foreach_span(s, b, full_mask(b->count))
-		uffd_wake(l->uffd, lease_client_address(l, b->page[s.from]), s.count * PAGE_SIZE);
+		lease_wake(l, b->page[s.from], s.count);
 }
 
 unsigned evict_batch(struct lease *l, struct bench *bench, struct batch *b)

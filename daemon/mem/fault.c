@@ -82,6 +82,27 @@ static bool needs_frame(uint64_t w)
 	return word_state(w) != PAGE_RESIDENT && word_state(w) != PAGE_LOST;
 }
 
+/* The access waits until whoever has the page is done with it.  For the measurement only: nobody is woken by it. */
+static void note_wait(struct lease *l, uint64_t page, uint64_t began_ns)
+{
+	COUNT(l->vm, faults_busy, 1);
+	pthread_mutex_lock(&l->ledger_lock);
+	for (unsigned i = 0; i < WAITS; i++) {
+		if (l->waits[i].began_ns)
+			continue;
+		l->waits[i] = (struct wait){ page, began_ns };
+		atomic_fetch_add(&l->n_waits, 1);
+		/* Either the holder sees the count after its unlock, or we see that it has unlocked. */
+		atomic_thread_fence(memory_order_seq_cst);
+		if (!(atomic_load(lease_word(l, page)) & WORD_BUSY)) {
+			l->waits[i].began_ns = 0;
+			atomic_fetch_sub(&l->n_waits, 1);
+		}
+		break;
+	}
+	pthread_mutex_unlock(&l->ledger_lock);
+}
+
 static void missing(struct lease *l, struct bench *b, uint64_t page, uint64_t began_ns)
 {
 	struct vm *vm = l->vm;
@@ -105,14 +126,14 @@ static void missing(struct lease *l, struct bench *b, uint64_t page, uint64_t be
 	/* The word may have changed since: what counts is what the lock finds. */
 	if ((before[0] & WORD_BUSY) || !word_lock(lease_word(l, page), &before[0])) {
 		segment_uncharge(l->memory, charged);
-		COUNT(vm, faults_busy, 1);
+		note_wait(l, page, began_ns);
 		return;
 	}
 	if (needs_frame(before[0]) != charged) {
 		/* it was evicted, filled or discarded in between: let the access come again */
 		word_unlock(lease_word(l, page), before[0]);
 		segment_uncharge(l->memory, charged);
-		uffd_wake(l->uffd, client, PAGE_SIZE);
+		lease_wake(l, page, 1);
 		return;
 	}
 	switch (word_state(before[0])) {
@@ -123,7 +144,7 @@ static void missing(struct lease *l, struct bench *b, uint64_t page, uint64_t be
 		/* without UFFDIO_POISON the access stays blocked: never zeros */
 		if (uffd_poison(l->uffd, client, PAGE_SIZE) == 0) {
 			word_unlock(lease_word(l, page), before[0]);
-			uffd_wake(l->uffd, client, PAGE_SIZE);
+			lease_wake(l, page, 1);
 		} else {
 			word_unlock(lease_word(l, page), before[0]);
 		}
@@ -154,7 +175,7 @@ static void missing(struct lease *l, struct bench *b, uint64_t page, uint64_t be
 		}
 		if (!joins(before[0], before[n], n)) {
 			word_unlock(lease_word(l, page + n), before[n]);
-			uffd_wake(l->uffd, lease_client_address(l, page + n), PAGE_SIZE);
+			lease_wake(l, page + n, 1);
 			segment_uncharge(l->memory, 1);
 			break;
 		}
@@ -174,11 +195,15 @@ static void protected_write(struct lease *l, uint64_t page, uint64_t began_ns)
 	uint64_t before;
 
 	COUNT(vm, faults_protected, 1);
-	if (page_map_touch(&l->map, page) < 0 || !word_lock(lease_word(l, page), &before))
+	if (page_map_touch(&l->map, page) < 0)
 		return;
+	if (!word_lock(lease_word(l, page), &before)) {
+		note_wait(l, page, began_ns);
+		return;
+	}
 	uffd_unprotect(l->uffd, lease_client_address(l, page), PAGE_SIZE);
 	word_unlock(lease_word(l, page), before);
-	uffd_wake(l->uffd, lease_client_address(l, page), PAGE_SIZE);
+	lease_wake(l, page, 1);
 	histogram_add(&vm->latency[FAULT_PROTECTED], now_ns() - began_ns);
 }
 

@@ -97,7 +97,7 @@ static void lose(struct lease *l, uint64_t page, uint64_t before, const char *wh
 	store_forget(vm, before);
 	if (r == 0) {
 		/* whoever waits must try again to get its machine check */
-		uffd_wake(l->uffd, lease_client_address(l, page), PAGE_SIZE);
+		lease_wake(l, page, 1);
 	} else if (!atomic_load(&vm->troubled)) {
 		snprintf(vm->trouble, sizeof vm->trouble,
 			"guest page %#llx is lost (%s); whoever touches it waits: this kernel cannot poison pages",
@@ -209,7 +209,9 @@ unsigned fill_run(struct lease *l, struct bench *b, uint64_t page, unsigned coun
 		word_unlock(w, atomic_load_explicit(w, memory_order_relaxed));
 	}
 	if (have && mapped < have * PAGE_SIZE)
-		uffd_wake(l->uffd, lease_client_address(l, page), have * PAGE_SIZE);
+		lease_wake(l, page, have);
+	else if (have)
+		lease_end_waits(l, page, have);
 	for (unsigned i = 0; i < have; i++)
 		store_forget(vm, before[i]);
 	if (foreign)
@@ -229,7 +231,7 @@ unsigned fill_run(struct lease *l, struct bench *b, uint64_t page, unsigned coun
 			lose(l, page, before[0], from == PAGE_SWAPPED ? "swap file" : "compression cache");
 		} else {
 			word_unlock(lease_word(l, page + i), before[i]);
-			uffd_wake(l->uffd, lease_client_address(l, page + i), PAGE_SIZE);
+			lease_wake(l, page + i, 1);
 		}
 	}
 	if (have < count)
@@ -250,5 +252,5 @@ void fill_discarded(struct lease *l, uint64_t page, uint64_t before)
 	if (!foreign)
 		COUNT(l->vm, faults_discarded, 1);
 	word_unlock(lease_word(l, page), before);
-	uffd_wake(l->uffd, lease_client_address(l, page), PAGE_SIZE);
+	lease_wake(l, page, 1);
 }

@@ -1,6 +1,7 @@
 /* The life of a lease, and its ledger. */
 #include "mem/vm_impl.h"
 
+#include "base/clock.h"
 #include "mem/uffd.h"
 
 #include <assert.h>
@@ -105,6 +106,34 @@ uint64_t ledger_oldest(struct lease *l, uint64_t *ret_newest)
 	*ret_newest = l->epoch;
 	pthread_mutex_unlock(&l->ledger_lock);
 	return oldest;
+}
+
+void lease_end_waits(struct lease *l, uint64_t page, uint64_t count)
+{
+	uint64_t now;
+
+	atomic_thread_fence(memory_order_seq_cst); /* see note_wait */
+	if (!atomic_load(&l->n_waits))
+		return;
+	now = now_ns();
+	pthread_mutex_lock(&l->ledger_lock);
+	for (unsigned i = 0; i < WAITS; i++) {
+		struct wait *w = &l->waits[i];
+
+		if (!w->began_ns || w->page < page || w->page >= page + count)
+			continue;
+		histogram_add(&l->vm->latency[FAULT_PROTECTED], now - w->began_ns);
+		COUNT(l->vm, stall_ns, now - w->began_ns);
+		w->began_ns = 0;
+		atomic_fetch_sub(&l->n_waits, 1);
+	}
+	pthread_mutex_unlock(&l->ledger_lock);
+}
+
+void lease_wake(struct lease *l, uint64_t page, uint64_t count)
+{
+	lease_end_waits(l, page, count);
+	uffd_wake(l->uffd, lease_client_address(l, page), count * PAGE_SIZE);
 }
 
 /* ---- life ---- */

@@ -10,7 +10,6 @@
 #include "mem/vm_impl.h"
 
 #include "mem/checksum.h"
-#include "mem/uffd.h"
 
 #include <errno.h>
 
@@ -36,7 +35,7 @@ static struct lease *lock_owner(struct vm *vm, uint64_t ref, uint64_t *ret_page,
 		return NULL;
 	if (word_state(w) != PAGE_COMPRESSED || word_ref(w) != ref) {
 		word_unlock(lease_word(l, o->page), w);
-		uffd_wake(l->uffd, lease_client_address(l, o->page), PAGE_SIZE);
+		lease_wake(l, o->page, 1);
 		return NULL;
 	}
 	*ret_page = o->page;
@@ -47,7 +46,7 @@ static struct lease *lock_owner(struct vm *vm, uint64_t ref, uint64_t *ret_page,
 static void unlock_owner(struct lease *l, uint64_t page, uint64_t w)
 {
 	word_unlock(lease_word(l, page), w);
-	uffd_wake(l->uffd, lease_client_address(l, page), PAGE_SIZE);
+	lease_wake(l, page, 1);
 }
 
 struct moving {

@@ -19,7 +19,6 @@
 #include "mem/vm_impl.h"
 
 #include "base/clock.h"
-#include "mem/uffd.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -83,7 +82,7 @@ static bool take(struct lease *l, uint64_t page, struct batch *b)
 		return false;
 	if (word_state(w) != PAGE_RESIDENT || word_pins(w)) {
 		word_unlock(lease_word(l, page), w);
-		uffd_wake(l->uffd, lease_client_address(l, page), PAGE_SIZE);
+		lease_wake(l, page, 1);
 		return false;
 	}
 	b->page[b->count] = page;

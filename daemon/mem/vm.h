@@ -42,7 +42,8 @@ struct vm_numbers {
 #undef NUMBER
 };
 
-/* Why a fault was served, for the latency histograms; "protected" = a write that waited for an eviction. */
+/* Why a fault was served, for the latency histograms; "protected" = an access that
+ * met a page while it was evicted, moved or audited, and waited for that. */
 enum fault_cause { FAULT_ZERO, FAULT_COMPRESSED, FAULT_SWAPPED, FAULT_PROTECTED, FAULT_CAUSES };
 extern const char *const fault_cause_names[FAULT_CAUSES];
 

@@ -75,6 +75,13 @@ void bench_fini(struct bench *b);
 /* The own mapping is mapped anew after so many fills: its page tables stay below 64 KiB + what 32 MiB need. */
 #define OWN_REFRESH_PAGES 16384u
 
+/* A fault that met a busy word. */
+struct wait {
+	uint64_t page;
+	uint64_t began_ns;	/* 0: free */
+};
+#define WAITS 16
+
 /* A place that a sequential reader was seen at. */
 struct stream {
 	uint64_t next;
@@ -124,6 +131,10 @@ struct lease {
 	uint64_t epoch_fills;		/* fills in the current one */
 	uint64_t epoch_pages[EPOCHS];	/* resident pages by generation */
 
+	/* Faults that the fault thread dropped because an eviction had the page, for their latency: under ledger_lock. */
+	struct wait waits[WAITS];
+	_Atomic unsigned n_waits;
+
 	struct stream streams[STREAMS];	/* fault thread only */
 	unsigned stream_clock;
 
@@ -157,6 +168,11 @@ static inline bool epoch_is(uint64_t w, uint64_t epoch)
 {
 	return (word_ref(w) & 0xffff) == (epoch & 0xffff);
 }
+
+/* After unlocking pages: the faults that were dropped meanwhile have waited so long (lease_end_waits), and come
+ * again (lease_wake does both). */
+void lease_end_waits(struct lease *l, uint64_t page, uint64_t count);
+void lease_wake(struct lease *l, uint64_t page, uint64_t count);
 
 /* ---- content in (fill.c) ---- */
 

@@ -2,7 +2,6 @@
 #include "mem/vm_impl.h"
 
 #include "base/clock.h"
-#include "mem/uffd.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -186,7 +185,7 @@ static int populate(struct lease *l, struct run range, bool wait, uint64_t *ret_
 				word_state(before[n]) != word_state(before[0]) ||
 				(word_state(before[0]) == PAGE_SWAPPED && word_ref(before[n]) != word_ref(before[0]) + n)) {
 				word_unlock(lease_word(l, page + n), before[n]);
-				uffd_wake(l->uffd, lease_client_address(l, page + n), PAGE_SIZE);
+				lease_wake(l, page + n, 1);
 				segment_uncharge(l->memory, 1);
 				break;
 			}
@@ -244,7 +243,7 @@ static void apply_pins(struct lease *l, struct run range, bool pin)
 		now = pin ? before + (1ull << WORD_PIN_SHIFT) : before - (1ull << WORD_PIN_SHIFT);
 		unpinned += !pin && !word_pins(now);
 		word_unlock(lease_word(l, page), now);
-		uffd_wake(l->uffd, lease_client_address(l, page), PAGE_SIZE);
+		lease_wake(l, page, 1);
 	}
 	atomic_fetch_sub(&l->vm->pinned_pages, unpinned);
 }
