@@ -1,4 +1,5 @@
 """A client that does as it is told (tests/system/puppet.c), and short ways to ask the daemon about it."""
+import itertools
 import json
 import os
 import shlex
@@ -10,6 +11,11 @@ from torture.actor import SLOW, Actor
 MIB = 1 << 20
 PAGE = 4096
 EVICTED = ("zero", "compressed", "swapped")
+
+
+def runs(states):
+    """States in short: "resident*3 zero*61"."""
+    return " ".join("%s*%d" % (s, len(list(same))) for s, same in itertools.groupby(states))
 
 
 class Refused(Exception):
@@ -109,7 +115,11 @@ class Puppet(Actor):
             self.do("fill", 0, at, min(64, press_first + press_count - at), 99, "random")
             if all(s in EVICTED for s in self.states(first, count)):
                 break
-        wait_until(lambda: all(s in EVICTED for s in self.states(first, count)), 10 * SLOW, "eviction")
+        try:
+            wait_until(lambda: all(s in EVICTED for s in self.states(first, count)), 10 * SLOW, "eviction")
+        except Failed as e:
+            raise Failed("pages %d+%d were not evicted: %s; %s" % (
+                first, count, runs(self.states(first, count)), self.numbers())) from e
         self.do("discard", 0, press_first, press_count)
         calm(self.daemon)
 
