@@ -219,18 +219,18 @@ class Daemon(lib.daemon.Daemon):
         return [int(t) for t in os.listdir(f"/proc/{self.pid}/task")
                 if read(f"/proc/{self.pid}/task/{t}/comm") == name[:15]]
 
-    def settle(self, vm, key="evicted_pages", still_s=0.25, limit_s=60):
-        """Wait until a counter has stopped; its value."""
-        value, since, deadline = None, time.monotonic(), time.monotonic() + limit_s
-        while time.monotonic() < deadline:
-            now = self.vm(vm)[key]
+    def settle(self, vm, start_s=5, still_s=0.5, limit_s=60):
+        """Wait until evictions have begun (or will not), and have stopped."""
+        first = value = self.vm(vm)["evicted_pages"]
+        began = since = time.monotonic()
+        while time.monotonic() - began < limit_s:
+            time.sleep(0.05)
+            now = self.vm(vm)["evicted_pages"]
             if now != value:
                 value, since = now, time.monotonic()
-            elif time.monotonic() - since > still_s:
-                return value
-            time.sleep(0.02)
-        log(f"{key} of {vm} still moves after {limit_s} s")
-        return value
+            elif time.monotonic() - since > (start_s if value == first else still_s):
+                return
+        log(f"evictions of {vm} still go on after {limit_s} s")
 
     def audit(self):
         reply = self.call("Audit")
