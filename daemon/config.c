@@ -9,8 +9,9 @@
 #include <string.h>
 
 const struct setting settings[] = {
-#define SETTING(name, type, member, def, min, max, live, help) \
-	{ #name, SETTING_##type, offsetof(struct config, member), def, (int64_t)(min), (int64_t)(max), live, help },
+#define SETTING(name, type, member, def, min, max, live, help)                                               \
+	{ #name, SETTING_##type, offsetof(struct config, member), def, (int64_t)(min), (int64_t)(max), live, \
+		help },
 #include "settings.def"
 #undef SETTING
 	{ NULL },
@@ -118,12 +119,13 @@ int setting_set(const struct setting *s, struct config *c, const char *text, cha
 		return 0;
 	}
 	if (s->type == SETTING_VICTIM)
-		snprintf(why, why_bytes, "%s: wants second-chance, fill-order or random, not \"%s\"", s->name, text);
+		snprintf(why, why_bytes, "%s: wants second-chance, fill-order or random, not \"%s\"", s->name,
+			text);
 	else if (s->type == SETTING_MODE)
 		snprintf(why, why_bytes, "%s: wants an octal number up to 0777, not \"%s\"", s->name, text);
 	else
-		snprintf(why, why_bytes, "%s: wants a %s from %" PRId64 " to %" PRId64 ", not \"%s\"", s->name,
-			setting_type_names[s->type], s->min, s->max, text);
+		snprintf(why, why_bytes, "%s: wants a %s from %" PRId64 " to %" PRId64 ", not \"%s\"",
+			s->name, setting_type_names[s->type], s->min, s->max, text);
 	return r;
 }
 
@@ -153,7 +155,8 @@ void config_defaults(struct config *c)
 			abort(); /* a row contradicts itself: tests/unit/test_config.c */
 }
 
-/* One file being read.  libinih tells the line only in some builds, so lines are counted as they are handed to it. */
+/* One file being read.  libinih tells the line only in some builds, so lines are counted as they are handed
+ * to it. */
 struct reading {
 	struct config *config;
 	const char *path;
@@ -196,17 +199,18 @@ static int take_pair(void *userdata, const char *section, const char *name, cons
 		return 0;
 	in->r = -EINVAL;
 	if (strcmp(section, "memctld")) {
-		snprintf(in->why, in->why_bytes, "%s:%u: settings stand in section [memctld], not [%s]", in->path,
-			in->line, section);
+		snprintf(in->why, in->why_bytes, "%s:%u: settings stand in section [memctld], not [%s]",
+			in->path, in->line, section);
 		return 0;
 	}
 	if (!s) {
-		snprintf(in->why, in->why_bytes, "%s:%u: there is no setting \"%s\"", in->path, in->line, name);
+		snprintf(in->why, in->why_bytes, "%s:%u: there is no setting \"%s\"", in->path, in->line,
+			name);
 		return 0;
 	}
 	if (in->given[s - settings]) {
-		snprintf(in->why, in->why_bytes, "%s:%u: %s is given twice (or a line begins with a space)", in->path,
-			in->line, name);
+		snprintf(in->why, in->why_bytes, "%s:%u: %s is given twice (or a line begins with a space)",
+			in->path, in->line, name);
 		return 0;
 	}
 	in->given[s - settings] = true;
@@ -287,7 +291,8 @@ int config_set(struct config *c, const char *assignment, char *why, size_t why_b
 		s = setting_find(name);
 	}
 	if (!s) {
-		snprintf(why, why_bytes, "\"%.100s\" is no SETTING=VALUE; `memctl config show` lists the settings",
+		snprintf(why, why_bytes,
+			"\"%.100s\" is no SETTING=VALUE; `memctl config show` lists the settings",
 			assignment);
 		return -EINVAL;
 	}

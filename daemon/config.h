@@ -1,7 +1,7 @@
 /* The configuration: rows of settings.def, from defaults, files and the command line, in this order.
  *
- * Files are strict: a section other than [memctld], an unknown key, a key given twice or a value out of range is an
- * error with file and line, and nothing is guessed.  config.c is the only door to libinih. */
+ * Files are strict: a section other than [memctld], an unknown key, a key given twice or a value out of range
+ * is an error with file and line, and nothing is guessed.  config.c is the only door to libinih. */
 #pragma once
 
 #include <stdbool.h>
@@ -40,18 +40,19 @@ extern const struct setting settings[];	/* ended by a NULL name */
 extern const char *const setting_type_names[];
 
 const struct setting *setting_find(const char *name);
-/* Parse `text` into the member of the setting.  0, or -EINVAL / -ERANGE with one sentence in `why`; the member is
- * untouched then. */
+/* Parse `text` into the member of the setting.  0, or -EINVAL / -ERANGE with one sentence in `why`; the
+ * member is untouched then. */
 int setting_set(const struct setting *s, struct config *c, const char *text, char *why, size_t why_bytes);
 /* The value as text that setting_set takes. */
 void setting_format(const struct setting *s, const struct config *c, char *ret, size_t ret_bytes);
 
 void config_defaults(struct config *c);
-/* `path`, then path.d/ *.conf in the order of their names.  `optional`: it need not exist.  0, or -errno with one
- * sentence (file:line: what) in `why`. */
+/* `path`, then path.d/ *.conf in the order of their names.  `optional`: it need not exist.  0, or -errno with
+ * one sentence (file:line: what) in `why`. */
 int config_read(struct config *c, const char *path, bool optional, char *why, size_t why_bytes);
 /* "KEY=VALUE" of the command line. */
 int config_set(struct config *c, const char *assignment, char *why, size_t why_bytes);
 
-/* "256M" -> bytes: digits and one of K M G T (powers of 1024, an i, B or iB may follow).  0, -EINVAL, -ERANGE. */
+/* "256M" -> bytes: digits and one of K M G T (powers of 1024, an i, B or iB may follow).  0, -EINVAL,
+ * -ERANGE. */
 int parse_size(const char *text, uint64_t *ret);

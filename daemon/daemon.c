@@ -64,7 +64,8 @@ static void tell_ready(const struct daemon_options *o)
 	close(o->ready_fd);
 }
 
-/* VMs whose clients have gone are released first; those whose clients live do not hold us up (see daemon_run). */
+/* VMs whose clients have gone are released first; those whose clients live do not hold us up (see
+ * daemon_run). */
 static void try_stop(void *userdata)
 {
 	struct daemon *d = userdata;
@@ -140,7 +141,8 @@ static int start_server(struct daemon *d, struct problem *p)
 		.userdata = d,
 	});
 	if (r < 0)
-		return problem_set(p, -r, PROBLEM_SYSTEM, 0, 0, "cannot listen on %s: %s", d->config.socket, strerror(-r));
+		return problem_set(p, -r, PROBLEM_SYSTEM, 0, 0, "cannot listen on %s: %s", d->config.socket,
+			strerror(-r));
 	return 0;
 }
 
@@ -193,7 +195,8 @@ static int start(struct daemon *d, struct problem *p)
 	raise_descriptor_limit();
 	r = inject_from_environment();
 	if (r < 0)
-		return problem_set(p, -r, PROBLEM_SYSTEM, 0, 0, "MEMCTLD_TWIN or MEMCTLD_INJECT is not understood");
+		return problem_set(
+			p, -r, PROBLEM_SYSTEM, 0, 0, "MEMCTLD_TWIN or MEMCTLD_INJECT is not understood");
 	r = access_init(&d->access, &d->config, p);
 	if (r < 0)
 		return r;
@@ -204,7 +207,8 @@ static int start(struct daemon *d, struct problem *p)
 	if (r == 0)
 		r = loop_watch(d->loop, d->signal_fd, LOOP_READ, on_signal, d, &d->signal_watch);
 	if (r < 0)
-		return problem_set(p, -r, PROBLEM_SYSTEM, 0, 0, "cannot make the event loop: %s", strerror(-r));
+		return problem_set(
+			p, -r, PROBLEM_SYSTEM, 0, 0, "cannot make the event loop: %s", strerror(-r));
 	daemon_apply_settings(d);
 	r = arena_new(&d->arena, d->config.arena_bytes, p);
 	if (r < 0)
@@ -245,16 +249,18 @@ int daemon_run(const struct config *c, const struct daemon_options *o, struct pr
 	list_init(&d.clients);
 	r = start(&d, p);
 	if (r == 0) {
-		log_info("serving on %s with an arena of %llu MiB", c->socket, (unsigned long long)(c->arena_bytes >> 20));
+		log_info("serving on %s with an arena of %llu MiB", c->socket,
+			(unsigned long long)(c->arena_bytes >> 20));
 		tell_ready(o);
 		r = loop_run(d.loop);
 		if (r < 0)
 			problem_set(p, -r, PROBLEM_SYSTEM, 0, 0, "the event loop failed: %s", strerror(-r));
 	}
 	if (d.n_clients > 0) {
-		/* Giving their memory back now would take pages from guests that still run.  As it is, they keep
-		 * what is resident, and wait where they touch what is not: nobody reads zeros. */
-		log_warning("ending with %u VMs; guests wait when they touch pages that are not resident", d.n_clients);
+		/* Giving their memory back now would take pages from guests that still run.  As it is, they
+		 * keep what is resident, and wait where they touch what is not: nobody reads zeros. */
+		log_warning("ending with %u VMs; guests wait when they touch pages that are not resident",
+			d.n_clients);
 		unlink(c->socket);
 		_exit(r < 0 ? EXIT_FAILURE : EXIT_SUCCESS);
 	}

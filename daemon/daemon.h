@@ -27,7 +27,7 @@ struct daemon {
 	struct record *record;		/* NULL: no history */
 	struct tick *tick;
 	struct loop_timer *tick_timer;
-	struct list clients;		/* struct client (ops_client.h): every VM that has not gone entirely */
+	struct list clients; /* struct client (ops_client.h): every VM that has not gone entirely */
 	unsigned n_clients;
 	int signal_fd;
 	struct watch *signal_watch;

@@ -13,8 +13,8 @@
 #define EXIT_USAGE     2
 #define EXIT_SETTINGS  3
 
-enum { OPT_CONFIG = 256, OPT_SOCKET, OPT_SOCKET_MODE, OPT_ARENA, OPT_SWAP_DIR, OPT_METRICS, OPT_SET, OPT_CHECK_CONFIG,
-	OPT_READY_FD, OPT_LOG_LEVEL, OPT_VERSION, OPT_HELP };
+enum { OPT_CONFIG = 256, OPT_SOCKET, OPT_SOCKET_MODE, OPT_ARENA, OPT_SWAP_DIR, OPT_METRICS, OPT_SET,
+	OPT_CHECK_CONFIG, OPT_READY_FD, OPT_LOG_LEVEL, OPT_VERSION, OPT_HELP };
 
 static const struct option options[] = {
 	{ "config", required_argument, NULL, OPT_CONFIG },
@@ -36,8 +36,8 @@ static const char help[] =
 	"Usage: memctld [OPTION]...\n"
 	"Lends memory to virtual machines and emulators, and takes it back when it is short.\n"
 	"\n"
-	"  --config FILE       settings; FILE.d/*.conf are read too (default " DEFAULT_CONFIG ", if it exists;\n"
-	"                      none: no file)\n"
+	"  --config FILE       settings; FILE.d/*.conf are read too; none: no file\n"
+	"                      (default " DEFAULT_CONFIG ", if it exists)\n"
 	"  --socket PATH       where clients connect\n"
 	"  --socket-mode MODE  permissions of the socket, octal\n"
 	"  --arena SIZE        memory to own, as 4G\n"
@@ -53,7 +53,8 @@ static const char help[] =
 
 static const char exit_codes[] =
 	"\n"
-	"Exit status: 0 ended by SIGTERM or SIGINT; 1 could not start or failed; 2 wrong usage; 3 wrong settings.\n";
+	"Exit status: 0 ended by SIGTERM or SIGINT; 1 could not start or failed; 2 wrong usage;\n"
+	"3 wrong settings.\n";
 
 static void print_help(void)
 {
@@ -141,7 +142,8 @@ int main(int argc, char **argv)
 			break;
 		case OPT_LOG_LEVEL:
 			if (parse_level(optarg, &level) < 0) {
-				log_error("--log-level wants error, warning, notice, info or debug, not \"%s\"", optarg);
+				log_error("--log-level wants error, warning, notice, info or debug, not \"%s\"",
+					optarg);
 				return EXIT_USAGE;
 			}
 			break;

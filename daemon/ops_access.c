@@ -37,8 +37,8 @@ int access_init(struct access *a, const struct config *c, struct problem *p)
 		const struct group *g = getgrnam(c->access_group);
 
 		if (!g)
-			return problem_set(p, ENOENT, PROBLEM_SYSTEM, 0, 0, "access_group: there is no group \"%s\"",
-				c->access_group);
+			return problem_set(p, ENOENT, PROBLEM_SYSTEM, 0, 0,
+				"access_group: there is no group \"%s\"", c->access_group);
 		a->group = g->gr_gid;
 	}
 	/* no more users than the text has bytes */
@@ -49,7 +49,8 @@ int access_init(struct access *a, const struct config *c, struct problem *p)
 	for (char *name = strtok_r(copy, " ", &save); name; name = strtok_r(NULL, " ", &save)) {
 		if (find_user(name, &a->users[a->n_users]) < 0) {
 			access_fini(a);
-			return problem_set(p, ENOENT, PROBLEM_SYSTEM, 0, 0, "allow_users: there is no user \"%s\"", name);
+			return problem_set(p, ENOENT, PROBLEM_SYSTEM, 0, 0,
+				"allow_users: there is no user \"%s\"", name);
 		}
 		a->n_users++;
 	}

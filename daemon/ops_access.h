@@ -1,8 +1,8 @@
-/* Who may call: names of the configuration, resolved to numbers once at start, so that no connection waits for a
- * directory service.
+/* Who may call: names of the configuration, resolved to numbers once at start, so that no connection waits
+ * for a directory service.
  *
- * root and the daemon's own user always may.  With neither access_group nor allow_users, everyone who can open the
- * socket may (its permissions are the wall then). */
+ * root and the daemon's own user always may.  With neither access_group nor allow_users, everyone who can
+ * open the socket may (its permissions are the wall then). */
 #pragma once
 
 #include "config.h"

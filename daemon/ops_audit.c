@@ -1,11 +1,12 @@
-/* Audit: every lease's worker counts its own page map (under the words' locks, while the guest runs); when the last has
- * come back, the sums are compared with what stores, memfds and arena hold.  Workers are asked all at once; the
- * control thread waits for nobody, only this call's connection does.
+/* Audit: every lease's worker counts its own page map (under the words' locks, while the guest runs); when
+ * the last has come back, the sums are compared with what stores, memfds and arena hold.  Workers are asked
+ * all at once; the control thread waits for nobody, only this call's connection does.
  *
  * A VM or lease that ends meanwhile is left out: it has nothing to be compared with any more.
  *
- *	audit: vms [{vm, ok, pages, zero, resident, compressed, swapped, lost, in_transit, data, discarded, foreign, wrong,
- *	       cache_..., swap_..., lease_..., first_wrong}], arena {blocks_bytes, charged_bytes, capacity_bytes, ok} */
+ *	audit: vms [{vm, ok, pages, zero, resident, compressed, swapped, lost, in_transit, data, discarded,
+ *	       foreign, wrong, cache_..., swap_..., lease_..., leases_skipped, first_wrong}],
+ *	       arena {ok, blocks_bytes, charged_bytes, capacity_bytes} */
 #include "ops_client.h"
 #include "ops_dispatch.h"
 
@@ -86,8 +87,8 @@ static void write_entry(struct writer *o, const struct vm_entry *e)
 	writer_end(o);
 }
 
-/* The wall.  Charges and blocks cannot be read at one instant while guests run, but charge comes before the page and
- * goes after it: blocks above the charge in several looks are real. */
+/* The wall.  Charges and blocks cannot be read at one instant while guests run, but charge comes before the
+ * page and goes after it: blocks above the charge in several looks are real. */
 static bool write_arena(struct writer *o, struct arena *arena)
 {
 	struct arena_check a;

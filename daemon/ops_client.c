@@ -168,7 +168,7 @@ static bool same_dir(const char *a, size_t a_bytes, const char *b)
 	return a_bytes == b_bytes && memcmp(a, b, a_bytes) == 0;
 }
 
-/* A client may name only directories that the configuration lists: memctld writes there with its own rights. */
+/* A client may name only directories that the configuration lists: memctld writes there with its rights. */
 static bool swap_dir_allowed(const struct config *c, const char *dir)
 {
 	const char *at = c->allowed_swap_dirs;
@@ -189,10 +189,11 @@ static bool swap_dir_allowed(const struct config *c, const char *dir)
 static bool check_size(struct call *call, const char *field, uint64_t bytes, bool zero_is_fine)
 {
 	if (bytes % PAGE_SIZE || (bytes == 0 && !zero_is_fine))
-		refuse_numbers(call, WIRE_ERROR_InvalidSize, bytes, PAGE_SIZE, field, "%s must be a multiple of 4096%s.", field,
-			zero_is_fine ? "" : " and not zero");
+		refuse_numbers(call, WIRE_ERROR_InvalidSize, bytes, PAGE_SIZE, field,
+			"%s must be a multiple of 4096%s.", field, zero_is_fine ? "" : " and not zero");
 	else if (bytes > SIZE_MAX_BYTES)
-		refuse_numbers(call, WIRE_ERROR_InvalidSize, bytes, SIZE_MAX_BYTES, field, "%s is larger than 64 TiB.", field);
+		refuse_numbers(call, WIRE_ERROR_InvalidSize, bytes, SIZE_MAX_BYTES, field,
+			"%s is larger than 64 TiB.", field);
 	else
 		return true;
 	return false;
@@ -206,10 +207,11 @@ static bool check_limits(struct daemon *d, struct call *call)
 	list_foreach(l, &d->clients)
 		of_user += container_of(l, struct client, link)->peer.uid == uid;
 	if (d->n_clients >= (uint64_t)d->config.max_vms)
-		refuse_numbers(call, WIRE_ERROR_LimitReached, d->n_clients + 1, (uint64_t)d->config.max_vms, NULL,
-			"The host has max_vms = %lld VMs.", (long long)d->config.max_vms);
+		refuse_numbers(call, WIRE_ERROR_LimitReached, d->n_clients + 1, (uint64_t)d->config.max_vms,
+			NULL, "The host has max_vms = %lld VMs.", (long long)d->config.max_vms);
 	else if (of_user >= (uint64_t)d->config.max_vms_per_user)
-		refuse_numbers(call, WIRE_ERROR_LimitReached, of_user + 1, (uint64_t)d->config.max_vms_per_user, NULL,
+		refuse_numbers(call, WIRE_ERROR_LimitReached, of_user + 1,
+			(uint64_t)d->config.max_vms_per_user, NULL,
 			"This user has max_vms_per_user = %lld VMs.", (long long)d->config.max_vms_per_user);
 	else
 		return true;
@@ -227,14 +229,16 @@ static bool check_register(struct daemon *d, struct call *call, const struct op_
 		return false;
 	}
 	if (session_userdata(call->session)) {
-		refuse(call, WIRE_ERROR_BadState, "This connection has a VM already: one connection, one VM.");
+		refuse(call, WIRE_ERROR_BadState,
+			"This connection has a VM already: one connection, one VM.");
 		return false;
 	}
 	if (!is_name(in->name)) {
 		refuse_field(call, WIRE_ERROR_InvalidName, "name", NULL);
 		return false;
 	}
-	if (!check_size(call, "size", in->size, false) || !check_size(call, "reservation", in->reservation, true) ||
+	if (!check_size(call, "size", in->size, false) ||
+		!check_size(call, "reservation", in->reservation, true) ||
 		!check_size(call, "limit", in->limit, true))
 		return false;
 	if (in->reservation > most) {
@@ -247,12 +251,14 @@ static bool check_register(struct daemon *d, struct call *call, const struct op_
 		return false;
 	}
 	if (!is_sharing(in->sharing)) {
-		refuse_field(call, WIRE_ERROR_InvalidValue, "sharing", "sharing is \"off\", \"zero\", \"vm\" or \"group:NAME\".");
+		refuse_field(call, WIRE_ERROR_InvalidValue, "sharing",
+			"sharing is \"off\", \"zero\", \"vm\" or \"group:NAME\".");
 		return false;
 	}
 	if (in->swap_dir[0] && !swap_dir_allowed(&d->config, in->swap_dir)) {
 		refuse(call, WIRE_ERROR_PermissionDenied,
-			"The configuration does not allow this swap_dir: add it to allowed_swap_dirs, or leave it out.");
+			"The configuration does not allow this swap_dir: add it to allowed_swap_dirs, or "
+			"leave it out.");
 		return false;
 	}
 	if (client_find(d, in->name)) {
@@ -329,8 +335,8 @@ void do_register(struct daemon *d, struct call *call, const struct op_register_i
 	session_set_userdata(call->session, c);
 	list_append(&d->clients, &c->link);
 	d->n_clients++;
-	log_info("VM %s: registered by pid %d of user %u, %llu MiB", vc.name, (int)c->peer.pid, (unsigned)c->peer.uid,
-		(unsigned long long)(vc.size_bytes >> 20));
+	log_info("VM %s: registered by pid %d of user %u, %llu MiB", vc.name, (int)c->peer.pid,
+		(unsigned)c->peer.uid, (unsigned long long)(vc.size_bytes >> 20));
 	vm_numbers(c->vm, &numbers);
 	out.token = c->token;
 	out.swap_size = numbers.swap_size_bytes;
@@ -391,7 +397,8 @@ void do_remove_vm(struct daemon *d, struct call *call, const struct op_remove_vm
 		return;
 	}
 	if (!call_is_operator(call) && session_peer(call->session)->uid != c->peer.uid) {
-		refuse(call, WIRE_ERROR_PermissionDenied, "root, memctld's user and the user of the VM may remove it.");
+		refuse(call, WIRE_ERROR_PermissionDenied,
+			"root, memctld's user and the user of the VM may remove it.");
 		return;
 	}
 	client_end(c, "removed by an operator");

@@ -1,8 +1,8 @@
 /* A client: a VM, its two connections, and the order in which they go.
  *
  * Life: do_register makes it; it *ends* when either connection closes or RemoveVm says so: no new work, the
- * VM's threads are stopped; it has *gone* when the last thread and the last job have ended: then the VM is freed, its
- * frames and swap are back and its name is free.  Between the two it is still listed, as "ending".
+ * VM's threads are stopped; it has *gone* when the last thread and the last job have ended: then the VM is
+ * freed, its frames and swap are back and its name is free.  Between the two it is still listed, as "ending".
  *
  *	  Register            death of a connection, RemoveVm         last thread ended, no job left
  *	------------> running ---------------------------> ending --------------------------> freed
@@ -48,8 +48,8 @@ void client_end(struct client *c, const char *why);
 struct client *client_ref(struct client *c);
 void client_unref(struct client *c);
 
-/* A job of a lease that comes back to the control thread.  `finished` is called there exactly once if client_submit
- * returned 0; the client lives until then.  The object is the caller's, as in mem/lease.h. */
+/* A job of a lease that comes back to the control thread.  `finished` is called there exactly once if
+ * client_submit returned 0; the client lives until then.  The object is the caller's, as in mem/lease.h. */
 struct client_job {
 	struct job job;
 	struct client *client;

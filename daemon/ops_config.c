@@ -1,6 +1,6 @@
 /* ShowConfig and Tune.
  *
- *	settings: [{name, type, value, default, min, max, live, help}], values as texts of the configuration file */
+ *	settings: [{name, type, value, default, min, max, live, help}], values as in the configuration file */
 #include "ops_dispatch.h"
 
 #include "base/log.h"
@@ -48,16 +48,18 @@ void do_tune(struct daemon *d, struct call *call, const struct op_tune_in *in)
 	char why[256];
 
 	if (!call_is_operator(call)) {
-		refuse(call, WIRE_ERROR_PermissionDenied, "Only root and memctld's own user may change settings.");
+		refuse(call, WIRE_ERROR_PermissionDenied, "Only root and memctld's own user may do that.");
 		return;
 	}
 	if (!s) {
-		refuse_field(call, WIRE_ERROR_InvalidValue, "setting", "There is no setting \"%.60s\".", in->setting);
+		refuse_field(call, WIRE_ERROR_InvalidValue, "setting", "There is no setting \"%.60s\".",
+			in->setting);
 		return;
 	}
 	if (!s->live) {
 		refuse_field(call, WIRE_ERROR_InvalidValue, "setting",
-			"%s cannot be changed while memctld runs: change the configuration and restart.", s->name);
+			"%s cannot be changed while memctld runs: change the configuration and restart.",
+			s->name);
 		return;
 	}
 	if (setting_set(s, &d->config, in->value, why, sizeof why) < 0) {

@@ -162,7 +162,8 @@ static const char service_text[] =
 	"# What every varlink service answers.\n"
 	"interface org.varlink.service\n"
 	"\n"
-	"method GetInfo() -> (vendor: string, product: string, version: string, url: string, interfaces: []string)\n"
+	"method GetInfo() -> (vendor: string, product: string, version: string, url: string, interfaces: "
+	"[]string)\n"
 	"method GetInterfaceDescription(interface: string) -> (description: string)\n"
 	"\n"
 	"error InterfaceNotFound (interface: string)\n"
@@ -260,8 +261,8 @@ void dispatch_call(struct call *c, void *userdata)
 	int r;
 
 	if (c->message.fds_lost || c->message.n_fds != (op ? op->fds_in : 0)) {
-		refuse(c, WIRE_ERROR_BadDescriptor, "This call carries %u file descriptors, not %s.", op ? op->fds_in : 0,
-			c->message.fds_lost ? "so many" : c->message.n_fds == 0 ? "none" : "as many as came");
+		refuse(c, WIRE_ERROR_BadDescriptor, "This call carries %u file descriptors; %s%u came.",
+			op ? op->fds_in : 0, c->message.fds_lost ? "more than " : "", c->message.n_fds);
 		return;
 	}
 	if (!op) {
@@ -269,7 +270,8 @@ void dispatch_call(struct call *c, void *userdata)
 		return;
 	}
 	if (c->body.more && op->class != OP_CLASS_ORDERS) {
-		refuse_field(c, WIRE_ERROR_InvalidParameter, "more", "This method answers once; call it without \"more\".");
+		refuse_field(c, WIRE_ERROR_InvalidParameter, "more",
+			"This method answers once; call it without \"more\".");
 		return;
 	}
 	if (!c->body.more && op->class == OP_CLASS_ORDERS) {
@@ -285,7 +287,8 @@ void dispatch_call(struct call *c, void *userdata)
 		return;
 	}
 	if (op->class == OP_CLASS_CLIENT && (!client || !client_calls_on(client, c->session))) {
-		refuse(c, WIRE_ERROR_BadState, "No VM is registered on this connection: call Register first.");
+		refuse(c, WIRE_ERROR_BadState,
+			"No VM is registered on this connection: call Register first.");
 		return;
 	}
 	handlers[op - ops](d, c, &in);

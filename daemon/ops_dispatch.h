@@ -1,13 +1,14 @@
 /* From calls to handlers: who may call what, decoding, and refusals as typed errors.
  *
- * One handler a row of proto/ops.def.  A handler ends its call, at once or later (serve/session.h says how). */
+ * One handler a row of proto/ops.def.  A handler ends its call, at once or later (see serve/session.h). */
 #pragma once
 
 #include "daemon.h"
 #include "proto/ops.h"
 #include "serve/session.h"
 
-#define OP(method, name, class) void do_##name(struct daemon *d, struct call *c, const struct op_##name##_in *in);
+#define OP(method, name, class)                                                                              \
+	void do_##name(struct daemon *d, struct call *c, const struct op_##name##_in *in);
 #include "proto/ops.def"
 #undef OP
 
@@ -21,7 +22,8 @@ void dispatch_closed(struct session *s, void *userdata);
 bool call_is_operator(const struct call *c);
 
 /* Ends the call with an error; `fmt` NULL: the row's own advice. */
-void refuse(struct call *c, enum wire_error_id id, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void refuse(struct call *c, enum wire_error_id id, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
 /* The same with the field at fault. */
 void refuse_field(struct call *c, enum wire_error_id id, const char *field, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));

@@ -1,5 +1,5 @@
-/* Leases: made and activated on the control thread; everything that touches pages is a job of the lease's worker, and
- * its call is answered when the job comes back. */
+/* Leases: made and activated on the control thread; everything that touches pages is a job of the lease's
+ * worker, and its call is answered when the job comes back. */
 #include "ops_client.h"
 #include "ops_dispatch.h"
 
@@ -31,8 +31,8 @@ static bool check_aligned(struct call *call, const char *field, uint64_t value, 
 {
 	if (value % PAGE_SIZE == 0 && (value || zero_is_fine))
 		return true;
-	refuse_numbers(call, WIRE_ERROR_InvalidSize, value, PAGE_SIZE, field, "%s must be a multiple of 4096%s.", field,
-		zero_is_fine ? "" : " and not zero");
+	refuse_numbers(call, WIRE_ERROR_InvalidSize, value, PAGE_SIZE, field,
+		"%s must be a multiple of 4096%s.", field, zero_is_fine ? "" : " and not zero");
 	return false;
 }
 
@@ -55,8 +55,9 @@ void do_lease(struct daemon *d, struct call *call, const struct op_lease_in *in)
 	for (l = vm_first_lease(c->vm); l; l = lease_next(l))
 		n++;
 	if (n >= (uint64_t)d->config.max_leases_per_vm) {
-		refuse_numbers(call, WIRE_ERROR_LimitReached, n + 1, (uint64_t)d->config.max_leases_per_vm, NULL,
-			"This VM has max_leases_per_vm = %lld leases.", (long long)d->config.max_leases_per_vm);
+		refuse_numbers(call, WIRE_ERROR_LimitReached, n + 1, (uint64_t)d->config.max_leases_per_vm,
+			NULL, "This VM has max_leases_per_vm = %lld leases.",
+			(long long)d->config.max_leases_per_vm);
 		return;
 	}
 	r = lease_new(&l, c->vm, in->gpa, in->size, &p);
@@ -115,7 +116,8 @@ static void work_finished(struct client_job *j)
 		if (j->job.r == -ENOMEM && j->job.kind == JOB_PIN)
 			problem_set(&p, ENOMEM, PROBLEM_NOT_ENOUGH_MEMORY, j->job.range.count * PAGE_SIZE,
 				j->client->vm ? vm_config(j->client->vm)->reservation_bytes : 0,
-				"The pinned pages of a VM add up to its reservation at most; nothing was pinned.");
+				"The pinned pages of a VM add up to its reservation at most; nothing was "
+				"pinned.");
 		refuse_problem(w->call, j->job.r, &p, NULL);
 	} else {
 		/* the outputs of all these are the number of pages, or nothing */
@@ -153,10 +155,11 @@ static void submit(struct call *call, struct lease *l, enum op_id op, enum job_k
 	if (r < 0) {
 		free(w);
 		if (r == -EINVAL)
-			refuse_numbers(call, WIRE_ERROR_InvalidSize, (range.page + range.count) * PAGE_SIZE, lease_size_bytes(l),
-				"length", "The range leaves the lease.");
+			refuse_numbers(call, WIRE_ERROR_InvalidSize, (range.page + range.count) * PAGE_SIZE,
+				lease_size_bytes(l), "length", "The range leaves the lease.");
 		else
-			refuse(call, WIRE_ERROR_BadState, "The lease is not activated, or it is just ending.");
+			refuse(call, WIRE_ERROR_BadState,
+				"The lease is not activated, or it is just ending.");
 	}
 }
 
@@ -164,7 +167,8 @@ static void submit_range(struct call *call, enum op_id op, enum job_kind kind, c
 {
 	struct lease *l = find_lease(call, in->lease);
 
-	if (!l || !check_aligned(call, "offset", in->offset, true) || !check_aligned(call, "length", in->length, false))
+	if (!l || !check_aligned(call, "offset", in->offset, true) ||
+		!check_aligned(call, "length", in->length, false))
 		return;
 	submit(call, l, op, kind, (struct run){ in->offset / PAGE_SIZE, in->length / PAGE_SIZE });
 }
@@ -177,7 +181,8 @@ void do_discard(struct daemon *d, struct call *call, const struct op_discard_in 
 /* The inputs of the range operations are one macro (OP_range_IN), so their structs are alike. */
 void do_populate(struct daemon *d, struct call *call, const struct op_populate_in *in)
 {
-	submit_range(call, OP_populate, JOB_POPULATE, &(struct op_discard_in){ in->lease, in->offset, in->length });
+	submit_range(call, OP_populate, JOB_POPULATE,
+		&(struct op_discard_in){ in->lease, in->offset, in->length });
 }
 
 void do_pin(struct daemon *d, struct call *call, const struct op_pin_in *in)
@@ -199,19 +204,14 @@ void do_advise(struct daemon *d, struct call *call, const struct op_advise_in *i
 	else if (strcmp(in->advice, "dont_need") == 0)
 		submit_range(call, OP_advise, JOB_DONT_NEED, &range);
 	else
-		refuse_field(call, WIRE_ERROR_InvalidValue, "advice", "advice is \"will_need\" or \"dont_need\".");
+		refuse_field(
+			call, WIRE_ERROR_InvalidValue, "advice", "advice is \"will_need\" or \"dont_need\".");
 }
 
 void do_release(struct daemon *d, struct call *call, const struct op_release_in *in)
 {
 	struct lease *l = find_lease(call, in->lease);
-	struct op_release_out out;
 
-	if (l && !lease_is_active(l)) {
-		/* no thread of it ever ran */
-		lease_free(l);
-		call_reply(call, &ops[OP_release], &out, NULL, 0);
-	} else if (l) {
+	if (l)
 		submit(call, l, OP_release, JOB_RELEASE, (struct run){ 0, lease_size_bytes(l) / PAGE_SIZE });
-	}
 }

@@ -1,6 +1,7 @@
 /* PageMap: the ledger of a VM, read as runs.
  *
- *	runs: [{lease, gpa, pages, bytes, state, in_transit, pinned, place, stored_bytes}], in the order of gpa */
+ *	runs, in the order of gpa: [{lease, gpa, pages, bytes, state, in_transit, pinned,
+ *	place, stored_bytes}] */
 #include "ops_client.h"
 #include "ops_dispatch.h"
 

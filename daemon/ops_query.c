@@ -5,9 +5,10 @@
  *	Status		status: version, pid, uptime_s, state, arena {..._bytes}, host {rows of
  *			host_numbers.def}, vms {count, sums of the rows},
  *			swap {dir, size_bytes, free_bytes}, sessions, warnings []
- *	ListVms		vms: [{name, state, uid, pid, lease_count, sharing, faults_mode, trouble, swap_dir, the rows}]
- *	ShowVm		vm: the same, and faults {cause: {count, p50_ns, p99_ns, mean_ns}}, leases [{lease, gpa,
- *			size_bytes, active}], orders {sent, answered, timed_out, dropped}
+ *	ListVms		vms: [{name, state, uid, pid, age_s, lease_count, sharing, faults_mode, attending,
+ *			trouble, swap_dir, the rows}]
+ *	ShowVm		vm: the same, and faults {cause: {count, p50_ns, p99_ns, mean_ns}},
+ *			leases [{lease, gpa, size_bytes, active}], orders {sent, answered, timed_out, dropped}
  *	Catalogue	numbers: [{name, of ("vm" or "host"), kind, unit, sentence}] */
 #include "ops_client.h"
 #include "ops_dispatch.h"
@@ -202,7 +203,8 @@ static void write_warnings(struct writer *o, struct daemon *d, const struct vm_n
 	if (arena_probe_huge_pages(&p) < 0)
 		writer_str(o, NULL, p.text);
 	if (access(d->config.swap_dir, W_OK) < 0)
-		writer_str(o, NULL, "The swap directory cannot be written: no VM larger than its reservation can be registered.");
+		writer_str(o, NULL,
+			"The swap directory cannot be written: no VM can be larger than its reservation.");
 	if (sum->swap_write_errors)
 		writer_str(o, NULL, "Writes to a swap file failed; the pages stayed in memory.");
 	if (sum->swap_read_errors || sum->checksum_errors)

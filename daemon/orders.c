@@ -13,15 +13,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ANSWER_NS   NS_PER_S
+#define ANSWER_NS   NS_PER_S		/* an order that waits for longer: the library is mute */
+#define PRESENT_NS  (100 * NS_PER_MS)	/* and a worker waits no longer than this for an answer */
 #define WAITING_MAX 64		/* orders sent and not answered; more are dropped */
 #define PAGES_MAX   (RUN_MAX * 8)
 
 enum kind { ZAP, PRESENT };
 static const char *const kind_names[] = { "zap", "present" };
 
-/* An order.  Two references: the sender's (dropped by the worker when it returns) and the stream's (dropped when it is
- * answered, detached or given up). */
+/* An order.  Two references: the sender's (dropped by the worker when it returns) and the stream's (dropped
+ * when it is answered, detached or given up). */
 struct order {
 	struct list link;		/* of the stream, while it waits for an answer */
 	struct post post;
@@ -42,7 +43,7 @@ struct order {
 struct orders {
 	_Atomic unsigned refs;		/* the owner's and one an order */
 	struct loop *loop;
-	pthread_mutex_t lock;		/* guards all below and every order's result; nothing is taken inside it */
+	pthread_mutex_t lock; /* guards all below and every order's result; nothing is taken inside it */
 	pthread_cond_t answered;
 	struct call *attend;		/* control thread */
 	bool detached;
@@ -149,7 +150,8 @@ static void send_order(struct post *p)
 }
 
 /* A new order on its way to the control thread, with a reference for the caller; NULL and *ret_r if not. */
-static struct order *give(struct orders *o, enum kind kind, struct lease *l, const struct run *runs, unsigned n, int *ret_r)
+static struct order *give(
+	struct orders *o, enum kind kind, struct lease *l, const struct run *runs, unsigned n, int *ret_r)
 {
 	struct order *k = calloc(1, sizeof *k + n * sizeof k->runs[0]);
 
@@ -167,7 +169,13 @@ static struct order *give(struct orders *o, enum kind kind, struct lease *l, con
 	}
 	assert(n <= OP_RUNS_MAX && (kind == ZAP || k->pages <= PAGES_MAX));
 	pthread_mutex_lock(&o->lock);
-	*ret_r = o->detached || !o->attend ? -ENOTCONN : is_mute(o) ? -ETIMEDOUT : o->n_waiting >= WAITING_MAX ? -EAGAIN : 0;
+	*ret_r = 0;
+	if (o->detached || !o->attend)
+		*ret_r = -ENOTCONN;
+	else if (is_mute(o))
+		*ret_r = -ETIMEDOUT;
+	else if (o->n_waiting >= WAITING_MAX)
+		*ret_r = -EAGAIN;
 	if (*ret_r < 0) {
 		o->numbers.dropped++;
 		pthread_mutex_unlock(&o->lock);
@@ -215,7 +223,7 @@ static int present(void *userdata, struct lease *l, const struct run *runs, unsi
 	if (!k)
 		return r;
 	pthread_mutex_lock(&o->lock);
-	deadline = k->sent_ns + ANSWER_NS;
+	deadline = k->sent_ns + PRESENT_NS;
 	until = (struct timespec){ (time_t)(deadline / NS_PER_S), (long)(deadline % NS_PER_S) };
 	while (!k->finished && r == 0)
 		r = pthread_cond_timedwait(&o->answered, &o->lock, &until);
@@ -224,7 +232,7 @@ static int present(void *userdata, struct lease *l, const struct run *runs, unsi
 		if (r == 0)
 			memcpy(ret_bits, k->bits, (k->pages + 7) / 8);
 	} else {
-		/* it goes on waiting, as the proof that the library is mute, until it is answered after all */
+		/* it goes on waiting, as the proof that the library is mute, until it is answered */
 		r = -ETIMEDOUT;
 		o->mute = true;
 		o->numbers.timed_out++;

@@ -1,13 +1,13 @@
 /* Orders to a client library: the stream of replies to its Attend call, answered by Done.
  *
- * Lease workers give orders (struct vm_orders), the control thread sends them and takes the answers.  An order is
- * waited for at most a second.  A library that leaves one unanswered longer is mute until it answers something: nothing
- * more is sent to it and nobody waits for it (reclaim goes on without its help).  So a client that does not
- * read its orders costs a second once, and no memory.
+ * Lease workers give orders (struct vm_orders), the control thread sends them and takes the answers.  An
+ * order is waited for at most a second.  A library that leaves one unanswered longer is mute until it answers
+ * something: nothing more is sent to it and nobody waits for it (reclaim goes on without its help).  So a
+ * client that does not read its orders costs a second once, and no memory.
  *
  * Threads: orders_* on the control thread; the functions in struct vm_orders on workers.  The object outlives
- * whoever waits in it: the owner calls orders_detach when the stream ends, and orders_unref when the VM's threads
- * have ended. */
+ * whoever waits in it: the owner calls orders_detach when the stream ends, and orders_unref when the VM's
+ * threads have ended. */
 #pragma once
 
 #include "mem/vm.h"

@@ -18,8 +18,9 @@ static int refuse(struct body_fault *ret, const char *field, const char *text)
 	return -EBADMSG;
 }
 
-/* Before anything is built from the text: how deep does it nest?  The parser recurses, and a message of brackets
- * alone would cost it a hundred times its length.  Strings are skipped; what is no JSON is left to the parser. */
+/* Before anything is built from the text: how deep does it nest?  The parser recurses, and a message of
+ * brackets alone would cost it a hundred times its length.  Strings are skipped; what is no JSON is left to
+ * the parser. */
 static bool too_deep(const char *text, size_t length)
 {
 	unsigned depth = 0;
@@ -82,8 +83,8 @@ int body_parse(struct body *ret, const char *text, size_t length, struct body_fa
 		goto fail;
 	}
 	json_object_foreach(root, key, value) {
-		if (strcmp(key, "method") && strcmp(key, "parameters") && strcmp(key, "oneway") && strcmp(key, "more") &&
-			strcmp(key, "error") && strcmp(key, "continues")) {
+		if (strcmp(key, "method") && strcmp(key, "parameters") && strcmp(key, "oneway") &&
+			strcmp(key, "more") && strcmp(key, "error") && strcmp(key, "continues")) {
 			r = refuse(ret_fault, key, "The message has a member that varlink does not know.");
 			goto fail;
 		}
@@ -106,7 +107,8 @@ int body_parse(struct body *ret, const char *text, size_t length, struct body_fa
 	}
 	if (!get_flag(root, "oneway", &b.oneway) || !get_flag(root, "more", &b.more) ||
 		!get_flag(root, "continues", &b.continues) || (b.oneway && b.more)) {
-		refuse(ret_fault, "", "\"oneway\", \"more\" and \"continues\" are booleans, and at most one of them.");
+		refuse(ret_fault, "",
+			"\"oneway\", \"more\" and \"continues\" are booleans, and at most one of them.");
 		goto fail;
 	}
 	b.method = json_string_value(method);
@@ -370,7 +372,8 @@ int body_write_call(char **ret_text, size_t *ret_length, const struct op *op, co
 	return finish(&o, ret_text, ret_length);
 }
 
-int body_write_call_raw(char **ret_text, size_t *ret_length, const char *method, const char *parameters, unsigned flags)
+int body_write_call_raw(
+	char **ret_text, size_t *ret_length, const char *method, const char *parameters, unsigned flags)
 {
 	struct writer o = WRITER_INIT;
 	json_t *p;
@@ -395,7 +398,8 @@ int body_write_call_raw(char **ret_text, size_t *ret_length, const char *method,
 	return finish(&o, ret_text, ret_length);
 }
 
-int body_write_reply(char **ret_text, size_t *ret_length, const struct op *op, const void *out, bool continues)
+int body_write_reply(
+	char **ret_text, size_t *ret_length, const struct op *op, const void *out, bool continues)
 {
 	struct writer o = WRITER_INIT;
 

@@ -1,5 +1,5 @@
-/* What is in a message: varlink's calls, replies and errors, and the fields of the operations.  body.c is the only
- * door to the JSON library of daemon and client library; none of its types shows here.
+/* What is in a message: varlink's calls, replies and errors, and the fields of the operations.  body.c is the
+ * only door to the JSON library of daemon and client library; none of its types shows here.
  *
  * The text is pre-scanned before it is parsed (depth at most BODY_DEPTH_MAX; the length was capped by
  * proto/wire.h), duplicate keys are refused, unknown fields too where asked.
@@ -45,9 +45,10 @@ struct body {
 int body_parse(struct body *ret, const char *text, size_t length, struct body_fault *ret_fault);
 void body_fini(struct body *b);
 
-/* The parameters into the struct of an operation (zeroed first).  `strict`: unknown fields are refused (calls);
- * otherwise ignored (replies of a newer daemon).  0; -EBADMSG: a field is missing, unknown or of the wrong type or
- * range, *ret_fault (may be NULL) names it; -ENOMEM.  Afterwards op_fields_fini(fields, values) is due. */
+/* The parameters into the struct of an operation (zeroed first).  `strict`: unknown fields are refused
+ * (calls); otherwise ignored (replies of a newer daemon).  0; -EBADMSG: a field is missing, unknown or of the
+ * wrong type or range, *ret_fault (may be NULL) names it; -ENOMEM.  Afterwards op_fields_fini(fields, values)
+ * is due. */
 int body_decode(const struct body *b, const struct op_field *fields, bool strict, void *values,
 	struct body_fault *ret_fault);
 /* The error of an error reply, with its name, message and values. */
@@ -63,7 +64,8 @@ int body_write_call(char **ret_text, size_t *ret_length, const struct op *op, co
 /* `parameters` is JSON text from outside (NULL: {}): -EBADMSG if it is not one JSON object. */
 int body_write_call_raw(char **ret_text, size_t *ret_length, const char *method, const char *parameters,
 	unsigned flags);
-int body_write_reply(char **ret_text, size_t *ret_length, const struct op *op, const void *out, bool continues);
+int body_write_reply(
+	char **ret_text, size_t *ret_length, const struct op *op, const void *out, bool continues);
 /* `parameters` is JSON text of our own making. */
 int body_write_reply_raw(char **ret_text, size_t *ret_length, const char *parameters);
 int body_write_error(char **ret_text, size_t *ret_length, const struct wire_error *e);

@@ -22,9 +22,10 @@
 #undef OP
 
 const struct op ops[OP_COUNT] = {
-#define OP(method, name, class) \
-	[OP_##name] = { "org.memctl." #method, #name, OP_CLASS_##class, OP_##name##_FDS_IN, OP_##name##_FDS_OUT, \
-		name##_in, name##_out, sizeof(struct op_##name##_in), sizeof(struct op_##name##_out) },
+#define OP(method, name, class)                                                                              \
+	[OP_##name] = { "org.memctl." #method, #name, OP_CLASS_##class, OP_##name##_FDS_IN,                  \
+		OP_##name##_FDS_OUT, name##_in, name##_out, sizeof(struct op_##name##_in),                   \
+		sizeof(struct op_##name##_out) },
 #include "proto/ops.def"
 #undef OP
 };

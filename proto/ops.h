@@ -4,9 +4,9 @@
  *	struct op_lease_in in = { .gpa = 0, .size = 1 << 20 };
  *	r = body_write_call(&text, &length, &ops[OP_lease], &in, 0);
  *
- * C types of the fields: str is char[OP_STR_MAX] (at most 255 bytes, valid UTF-8, no NUL); u64 and hex64 are uint64_t; flag is
- * bool; json is char * (JSON text, malloc'ed by the decoder, op_fields_fini() frees it); runs is struct op_runs.
- * Optional fields are absent on the wire when zero, empty or false. */
+ * C types of the fields: str is char[OP_STR_MAX] (at most 255 bytes, valid UTF-8, no NUL); u64 and hex64 are
+ * uint64_t; flag is bool; json is char * (JSON text, malloc'ed by the decoder, op_fields_fini() frees it);
+ * runs is struct op_runs. Optional fields are absent on the wire when zero, empty or false. */
 #pragma once
 
 #include "proto/ops_fields.h"
@@ -81,8 +81,8 @@ extern const struct op ops[OP_COUNT];
 
 /* The row of a method, or NULL. */
 const struct op *op_find(const char *method);
-/* Where a field lies: a struct is its fields in their order, so its place follows from those before it.  *end is 0 for
- * the first field and carried from one to the next. */
+/* Where a field lies: a struct is its fields in their order, so its place follows from those before it.  *end
+ * is 0 for the first field and carried from one to the next. */
 void *op_field_at(const struct op_field *f, const void *values, size_t *end);
 /* The size of the struct with these fields (sizeof says the same). */
 size_t op_fields_bytes(const struct op_field *fields);

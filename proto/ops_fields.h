@@ -4,8 +4,10 @@
 
 /* A VM arrives: its name, its size (the most its leases may add up to) and its resources.  The connection is
  * the VM's *calls* connection from then on; the token binds the *orders* connection to it. */
-#define OP_register_IN(F) F(str, name) F(u64, size) F(opt_u64, reservation) F(opt_u64, limit) F(opt_u64, shares) \
-	F(opt_str, sharing) F(opt_str, swap_dir)
+#define OP_register_IN(F)                                                                                    \
+	F(str, name)                                                                                         \
+	F(u64, size) F(opt_u64, reservation) F(opt_u64, limit) F(opt_u64, shares) F(opt_str, sharing)        \
+		F(opt_str, swap_dir)
 #define OP_register_OUT(F) F(hex64, token) F(u64, swap_size) F(u64, page_size)
 #define OP_register_FDS_IN 0
 #define OP_register_FDS_OUT 0
@@ -51,8 +53,8 @@
 #define OP_unpin_FDS_IN 0
 #define OP_unpin_FDS_OUT 0
 
-/* Oneway: the answer to an order.  `present`: for kind "present", a hex string, one bit a page in the order of
- * the runs, least significant bit of each byte first; empty for "zap". */
+/* Oneway: the answer to an order.  `present`: for kind "present", a hex string, one bit a page in the order
+ * of the runs, least significant bit of each byte first; empty for "zap". */
 #define OP_done_IN(F) F(u64, order) F(opt_str, present)
 #define OP_done_OUT(F)
 #define OP_done_FDS_IN 0
@@ -80,7 +82,8 @@
 #define OP_remove_vm_OUT(F)
 #define OP_remove_vm_FDS_IN 0
 #define OP_remove_vm_FDS_OUT 0
-/* length 0: to the end of the VM; at most `max_runs` (0: 4096) runs come back, `next` is where to go on (0: end) */
+/* length 0: to the end of the VM; at most `max_runs` (0: 4096) runs come back, `next` is where to go on (0:
+ * end) */
 #define OP_page_map_IN(F) F(str, vm) F(opt_u64, gpa) F(opt_u64, length) F(opt_u64, max_runs)
 #define OP_page_map_OUT(F) F(json, runs) F(u64, next)
 #define OP_page_map_FDS_IN 0

@@ -49,8 +49,8 @@ void wire_in_fini(struct wire_in *in)
 	*in = (struct wire_in){ .max = in->max };
 }
 
-/* Room for one read behind `end`.  A read may take the start of the next message along, so the buffer is a little
- * larger than the longest message; its growth doubles and ends there. */
+/* Room for one read behind `end`.  A read may take the start of the next message along, so the buffer is a
+ * little larger than the longest message; its growth doubles and ends there. */
 static int make_room(struct wire_in *in)
 {
 	size_t unread = in->end - in->start, want = unread + READ_BYTES, capacity;
@@ -179,7 +179,8 @@ int wire_in_next(struct wire_in *in, struct wire_message *ret)
 	return 1;
 }
 
-/* Wait for `events` until the deadline: 0, -ETIMEDOUT, -errno.  Errors and hang-ups are left to the next call. */
+/* Wait for `events` until the deadline: 0, -ETIMEDOUT, -errno.  Errors and hang-ups are left to the next
+ * call. */
 static int wait_for(int fd, short events, uint64_t deadline_ns)
 {
 	for (;;) {

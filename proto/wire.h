@@ -1,18 +1,19 @@
 /* Framing: messages over a Unix stream socket.
  *
- * A message is the text of one JSON object followed by a NUL byte (varlink).  File descriptors travel beside it as
- * SCM_RIGHTS.  This layer knows bytes and descriptors; what is in a message is proto/body.h.
+ * A message is the text of one JSON object followed by a NUL byte (varlink).  File descriptors travel beside
+ * it as SCM_RIGHTS.  This layer knows bytes and descriptors; what is in a message is proto/body.h.
  *
- * WHO OWNS A DESCRIPTOR.  Exactly one holder at every line: the kernel's queue, then struct wire_in, then struct
- * wire_message, then whoever called wire_take_fd(), which leaves -1 behind.  wire_message_fini() and wire_in_fini()
- * close what nobody took.  Sending never takes a descriptor: the sender keeps its own.
+ * WHO OWNS A DESCRIPTOR.  Exactly one holder at every line: the kernel's queue, then struct wire_in, then
+ * struct wire_message, then whoever called wire_take_fd(), which leaves -1 behind.  wire_message_fini() and
+ * wire_in_fini() close what nobody took.  Sending never takes a descriptor: the sender keeps its own.
  *
- * WHICH MESSAGE A DESCRIPTOR BELONGS TO.  The kernel ends a read behind the chunk that carried descriptors, so they
- * belong to the message that holds the last byte of that read.  This is exact when a sender gives each message that
- * has descriptors to one sendmsg() of its own; wire_send() does.
+ * WHICH MESSAGE A DESCRIPTOR BELONGS TO.  The kernel ends a read behind the chunk that carried descriptors,
+ * so they belong to the message that holds the last byte of that read.  This is exact when a sender gives
+ * each message that has descriptors to one sendmsg() of its own; wire_send() does.
  *
- * Neither side trusts the other: lengths are capped, descriptors beyond the cap are closed and the message is marked.
- * No function here blocks unless its comment says so.  Not thread-safe: one thread a direction, or a lock. */
+ * Neither side trusts the other: lengths are capped, descriptors beyond the cap are closed and the message is
+ * marked. No function here blocks unless its comment says so.  Not thread-safe: one thread a direction, or a
+ * lock. */
 #pragma once
 
 #include <stdbool.h>
@@ -23,14 +24,14 @@
 #define WIRE_REPLY_MAX (64u << 20)	/* the longest that a client accepts */
 #define WIRE_FDS_MAX   4u		/* the most descriptors of one message */
 
-/* A received message.  `text` is NUL-terminated and lies in the receive buffer: it is valid until the next call of
- * a wire_in function. */
+/* A received message.  `text` is NUL-terminated and lies in the receive buffer: it is valid until the next
+ * call of a wire_in function. */
 struct wire_message {
 	const char *text;
 	size_t length;			/* without the NUL */
 	int fds[WIRE_FDS_MAX];		/* -1: taken, or none */
 	unsigned n_fds;			/* how many came with it */
-	bool fds_lost;			/* more came than we accept (or than we may open): refuse the message */
+	bool fds_lost; /* more came than we accept (or than we may open): refuse the message */
 };
 #define WIRE_MESSAGE_NULL { .fds = { -1, -1, -1, -1 } }
 
@@ -56,24 +57,25 @@ struct wire_in {
 void wire_in_init(struct wire_in *in, size_t max);
 /* Frees the buffer and closes what is in it. */
 void wire_in_fini(struct wire_in *in);
-/* One read of at most 64 KiB, without blocking.  > 0: bytes read; 0: the peer has closed; -EAGAIN: nothing there;
- * -EMSGSIZE: a message is longer than `max`; -EBADMSG: too many descriptors wait; else -errno.  All but -EAGAIN are
- * final: the connection is of no use any more. */
+/* One read of at most 64 KiB, without blocking.  > 0: bytes read; 0: the peer has closed; -EAGAIN: nothing
+ * there; -EMSGSIZE: a message is longer than `max`; -EBADMSG: too many descriptors wait; else -errno.  All
+ * but -EAGAIN are final: the connection is of no use any more. */
 int wire_in_fill(struct wire_in *in, int fd);
 /* 1: *ret is the next whole message, its descriptors are the caller's; 0: there is none yet; -EMSGSIZE. */
 int wire_in_next(struct wire_in *in, struct wire_message *ret);
 
-/* Blocks until a message is there: 1; 0: the peer has closed; -ETIMEDOUT; -errno.  `deadline_ns` is CLOCK_MONOTONIC,
- * UINT64_MAX: for ever.  *ret as of wire_in_next. */
+/* Blocks until a message is there: 1; 0: the peer has closed; -ETIMEDOUT; -errno.  `deadline_ns` is
+ * CLOCK_MONOTONIC, UINT64_MAX: for ever.  *ret as of wire_in_next. */
 int wire_receive(int fd, struct wire_in *in, uint64_t deadline_ns, struct wire_message *ret);
 
-/* Blocks until text[0, length] (with its NUL) and the descriptors are in the socket.  0, -ETIMEDOUT, -errno.  After
- * a failure the stream may hold half a message: close it.  Raises no SIGPIPE.  The descriptors stay the caller's. */
+/* Blocks until text[0, length] (with its NUL) and the descriptors are in the socket.  0, -ETIMEDOUT, -errno.
+ * After a failure the stream may hold half a message: close it.  Raises no SIGPIPE.  The descriptors stay the
+ * caller's. */
 int wire_send(int fd, const char *text, size_t length, const int *fds, unsigned n_fds, uint64_t deadline_ns);
-/* One sendmsg() without blocking of `length` bytes as they are: bytes sent, -EAGAIN, -errno.  If any byte was sent,
- * so were the descriptors. */
+/* One sendmsg() without blocking of `length` bytes as they are: bytes sent, -EAGAIN, -errno.  If any byte was
+ * sent, so were the descriptors. */
 int wire_send_some(int fd, const char *data, size_t length, const int *fds, unsigned n_fds);
 
-/* Connect to the socket at `path`: 0 and *ret_fd (close-on-exec), or -errno.  Blocks no longer than the listener's
- * backlog makes it. */
+/* Connect to the socket at `path`: 0 and *ret_fd (close-on-exec), or -errno.  Blocks no longer than the
+ * listener's backlog makes it. */
 int wire_connect(const char *path, int *ret_fd);

@@ -1,5 +1,5 @@
-/* Writing JSON text: a growing buffer and the commas.  Pure text, no library: all that memctl sends is written here,
- * all that it receives is parsed in proto/body.c.
+/* Writing JSON text: a growing buffer and the commas.  Pure text, no library: all that memctl sends is
+ * written here, all that it receives is parsed in proto/body.c.
  *
  *	struct writer o = WRITER_INIT;
  *	writer_object(&o, NULL);
@@ -10,8 +10,8 @@
  *	writer_end(&o);
  *	char *text = writer_take(&o, &length);	// NULL: out of memory at some point; nothing else to check
  *
- * `key` is NULL inside arrays and at the top.  Strings are escaped; bytes that are not UTF-8 become U+FFFD, so the
- * text is always valid. */
+ * `key` is NULL inside arrays and at the top.  Strings are escaped; bytes that are not UTF-8 become U+FFFD,
+ * so the text is always valid. */
 #pragma once
 
 #include <stdbool.h>

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <event2/event.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -18,10 +19,14 @@ struct loop {
 	bool quit;
 };
 
+/* LOOP_CLOSED by itself: epoll tells a reset connection as an error, and libevent tells errors to readers and
+ * writers only; a watch that asks for neither would have the loop spin.  So such a watch is an edge-triggered
+ * reader: it wakes for each arrival and looks whether the peer is still there. */
 struct watch {
 	struct loop *loop;
 	struct event *event;
 	int fd;
+	unsigned wanted;
 	void (*ready)(unsigned events, void *userdata);
 	void *userdata;
 };
@@ -126,26 +131,37 @@ void loop_quit(struct loop *l)
 	wake(l);
 }
 
+static bool has_hung_up(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLRDHUP };
+
+	return poll(&p, 1, 0) > 0;
+}
+
 static void watch_ready(evutil_socket_t fd, short what, void *userdata)
 {
 	struct watch *w = userdata;
 	unsigned events = 0;
 
 	if (what & EV_READ)
-		events |= LOOP_READ;
+		events |= w->wanted & LOOP_READ ? LOOP_READ : has_hung_up(w->fd) ? LOOP_CLOSED : 0;
 	if (what & EV_WRITE)
 		events |= LOOP_WRITE;
 	if (what & EV_CLOSED)
 		events |= LOOP_CLOSED;
-	w->ready(events, w->userdata);
+	if (events)
+		w->ready(events, w->userdata);
 }
 
 int watch_set(struct watch *w, unsigned events)
 {
 	short what = EV_PERSIST;
 
+	w->wanted = events;
 	if (events & LOOP_READ)
 		what |= EV_READ;
+	else if (events & LOOP_CLOSED)
+		what |= EV_READ | EV_ET;
 	if (events & LOOP_WRITE)
 		what |= EV_WRITE;
 	if (events & LOOP_CLOSED)
@@ -157,8 +173,8 @@ int watch_set(struct watch *w, unsigned events)
 	return 0;
 }
 
-int loop_watch(struct loop *l, int fd, unsigned events, void (*ready)(unsigned events, void *userdata), void *userdata,
-	struct watch **ret)
+int loop_watch(struct loop *l, int fd, unsigned events, void (*ready)(unsigned events, void *userdata),
+	void *userdata, struct watch **ret)
 {
 	struct watch *w = calloc(1, sizeof *w);
 	int r = -ENOMEM;
@@ -196,7 +212,8 @@ static void timer_fired(evutil_socket_t fd, short what, void *userdata)
 int loop_timer_new(struct loop *l, uint64_t period_ns, void (*fire)(void *userdata), void *userdata,
 	struct loop_timer **ret)
 {
-	struct timeval period = { (time_t)(period_ns / 1000000000), (suseconds_t)(period_ns % 1000000000 / 1000) };
+	struct timeval period = { (time_t)(period_ns / 1000000000),
+		(suseconds_t)(period_ns % 1000000000 / 1000) };
 	struct loop_timer *t = calloc(1, sizeof *t);
 
 	if (!t)

@@ -12,7 +12,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-/* So many sessions more than allowed are kept to tell the peer why; beyond it is disconnected without a word. */
+/* So many sessions more than allowed are kept to tell the peer why; the rest go without a word. */
 #define REFUSED_SESSIONS_MAX 8
 #define ACCEPT_PAUSE_NS	     (500 * 1000000ull)
 
@@ -49,7 +49,8 @@ static void accept_one(unsigned events, void *userdata)
 		if (errno != EMFILE && errno != ENFILE && errno != ENOMEM && errno != ENOBUFS)
 			return;
 		/* The connection stays in the backlog: look again when something may have been closed. */
-		log_warning("no descriptor for a new connection (%s); accepting again in half a second", strerror(errno));
+		log_warning("no descriptor for a new connection (%s); accepting again in half a second",
+			strerror(errno));
 		if (loop_timer_new(s->loop, ACCEPT_PAUSE_NS, accept_again, s, &s->pause) == 0)
 			watch_set(s->watch, 0);
 		return;
@@ -88,9 +89,9 @@ static int clear_path(const struct sockaddr_un *a)
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
-	r = connect(fd, (const struct sockaddr *)a, sizeof *a) == 0 ? -EADDRINUSE : errno == ECONNREFUSED ? 0 : -errno;
+	r = connect(fd, (const struct sockaddr *)a, sizeof *a) < 0 ? -errno : -EADDRINUSE;
 	close(fd);
-	if (r < 0)
+	if (r != -ECONNREFUSED)
 		return r;
 	return unlink(a->sun_path) < 0 ? -errno : 0;
 }
@@ -122,7 +123,8 @@ static int start_listening(struct server *s)
 	return loop_watch(s->loop, s->fd, LOOP_READ, accept_one, s, &s->watch);
 }
 
-int server_new(struct server **ret, struct loop *l, const struct server_config *c, const struct server_events *e)
+int server_new(
+	struct server **ret, struct loop *l, const struct server_config *c, const struct server_events *e)
 {
 	struct server *s = calloc(1, sizeof *s);
 	int r;

@@ -94,7 +94,8 @@ static void flush(struct session *s)
 {
 	while (!s->dead && !list_empty(&s->out)) {
 		struct chunk *k = container_of(s->out.next, struct chunk, link);
-		int n = wire_send_some(s->fd, k->text + k->sent, k->length - k->sent, k->fds, k->sent ? 0 : k->n_fds);
+		int n = wire_send_some(
+			s->fd, k->text + k->sent, k->length - k->sent, k->fds, k->sent ? 0 : k->n_fds);
 
 		if (n == -EAGAIN)
 			break;
@@ -119,7 +120,8 @@ static void send_text(struct session *s, char *text, size_t length, const int *f
 	/* what waits already decides: one reply may be longer than the cap */
 	if (!k || s->dead || s->out_bytes > s->server->config.output_max_bytes) {
 		if (k && !s->dead)
-			log_notice("session of pid %d: disconnected, it does not read its replies (%zu bytes wait)",
+			log_notice("session of pid %d: disconnected, it does not read its replies (%zu bytes "
+				   "wait)",
 				(int)s->peer.pid, s->out_bytes);
 		for (unsigned i = 0; i < n_fds; i++)
 			close(fds[i]);

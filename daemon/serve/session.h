@@ -1,12 +1,12 @@
 /* Sessions: who speaks to the daemon, in which order they are answered, and when they are gone.
  *
- * A server listens on a Unix socket; each connection is a session of a peer (SO_PEERCRED).  A session's messages become
- * calls, which the owner of the server handles one after the other: the next call of a session is handed out when the
- * one before was answered, so replies come in call order and a call that takes long blocks its own connection only.
- * Urgent oneway calls (answers to orders) overtake.
+ * A server listens on a Unix socket; each connection is a session of a peer (SO_PEERCRED).  A session's
+ * messages become calls, which the owner of the server handles one after the other: the next call of a
+ * session is handed out when the one before was answered, so replies come in call order and a call that takes
+ * long blocks its own connection only. Urgent oneway calls (answers to orders) overtake.
  *
- * Limits, all per session: calls that wait (then it is not read from any more), bytes of replies that the peer does
- * not take (then it is disconnected: nobody waits for a slow reader).  Per user: sessions.
+ * Limits, all per session: calls that wait (then it is not read from any more), bytes of replies that the
+ * peer does not take (then it is disconnected: nobody waits for a slow reader).  Per user: sessions.
  *
  * All of it lives on the loop's thread.  A session is torn down at the top of the loop, never inside a call
  * handler: a handler may go on using its session and its call until it returns. */
@@ -37,7 +37,7 @@ struct call {
 	struct session *session;	/* NULL: the peer is gone; what is answered goes nowhere */
 	struct body body;
 	struct wire_message message;	/* its descriptors; the text is gone */
-	struct wire_error bad;		/* id != NONE: the message itself was bad; answered, then disconnected */
+	struct wire_error bad; /* id != NONE: the message itself was bad; answered, then disconnected */
 	void *userdata;			/* the handler's */
 };
 
@@ -50,7 +50,8 @@ struct server_config {
 };
 
 struct server_events {
-	/* May this peer be here at all?  WIRE_ERROR_NONE: yes; otherwise every call is answered with that error. */
+	/* May this peer be here at all?  WIRE_ERROR_NONE: yes; otherwise every call is answered with that
+	 * error. */
 	enum wire_error_id (*admit)(const struct session_peer *peer, int fd, void *userdata);
 	/* Whether a oneway call overtakes those that wait; it is handled and ended inside `call`. */
 	bool (*urgent)(const struct call *c, void *userdata);
@@ -61,7 +62,8 @@ struct server_events {
 };
 
 /* `path` and the events are copied.  -EADDRINUSE: somebody listens there. */
-int server_new(struct server **ret, struct loop *l, const struct server_config *c, const struct server_events *e);
+int server_new(
+	struct server **ret, struct loop *l, const struct server_config *c, const struct server_events *e);
 /* Closes every session (`closed` is called for each) and removes the socket file.  NULL is fine. */
 void server_free(struct server *s);
 unsigned server_sessions(const struct server *s);

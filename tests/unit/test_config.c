@@ -38,7 +38,8 @@ static void defaults_are_in_range(void)
 	for (const struct setting *s = settings; s->name; s++) {
 		setting_format(s, &c, text, sizeof text);
 		CHECK_MSG(setting_set(s, &c, text, why, sizeof why) == 0, "%s: %s", s->name, why);
-		CHECK_MSG(strlen(s->help) > 10 && s->help[strlen(s->help) - 1] == '.', "%s has no sentence", s->name);
+		CHECK_MSG(strlen(s->help) > 10 && s->help[strlen(s->help) - 1] == '.', "%s has no sentence",
+			s->name);
 	}
 }
 
@@ -49,17 +50,32 @@ static void sizes(void)
 		int r;
 		uint64_t bytes;
 	} rows[] = {
-		{ "0", 0, 0 }, { "4096", 0, 4096 }, { "1k", 0, 1024 }, { "256M", 0, 256 << 20 }, { "2GiB", 0, 2ull << 30 },
-		{ "3GB", 0, 3ull << 30 }, { "1T", 0, 1ull << 40 }, { "", -EINVAL, 0 }, { "M", -EINVAL, 0 }, { "-1", -EINVAL, 0 },
-		{ " 1", -EINVAL, 0 }, { "1 M", -EINVAL, 0 }, { "1.5G", -EINVAL, 0 }, { "0x10", -EINVAL, 0 }, { "1X", -EINVAL, 0 },
-		{ "1Gi ", -EINVAL, 0 }, { "99999999999999999999", -ERANGE, 0 }, { "9999999999G", -ERANGE, 0 },
+		{ "0", 0, 0 },
+		{ "4096", 0, 4096 },
+		{ "1k", 0, 1024 },
+		{ "256M", 0, 256 << 20 },
+		{ "2GiB", 0, 2ull << 30 },
+		{ "3GB", 0, 3ull << 30 },
+		{ "1T", 0, 1ull << 40 },
+		{ "", -EINVAL, 0 },
+		{ "M", -EINVAL, 0 },
+		{ "-1", -EINVAL, 0 },
+		{ " 1", -EINVAL, 0 },
+		{ "1 M", -EINVAL, 0 },
+		{ "1.5G", -EINVAL, 0 },
+		{ "0x10", -EINVAL, 0 },
+		{ "1X", -EINVAL, 0 },
+		{ "1Gi ", -EINVAL, 0 },
+		{ "99999999999999999999", -ERANGE, 0 },
+		{ "9999999999G", -ERANGE, 0 },
 	};
 
 	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
 		uint64_t bytes = 0;
 		int r = parse_size(rows[i].text, &bytes);
 
-		CHECK_MSG(r == rows[i].r && bytes == rows[i].bytes, "\"%s\": %d, %" PRIu64, rows[i].text, r, bytes);
+		CHECK_MSG(r == rows[i].r && bytes == rows[i].bytes, "\"%s\": %d, %" PRIu64, rows[i].text, r,
+			bytes);
 	}
 }
 
@@ -68,8 +84,11 @@ static void a_file_is_read(void)
 	struct config c;
 	char why[512];
 
-	CHECK_MSG(read_text("# a comment\n[memctld]\narena = 2G\nvictim=random ; why\nsocket_mode = 0600\n\nzstd_level = -3\n"
-			    "swap_dir = /srv/swap\n", &c, why) == 0, "%s", why);
+	CHECK_MSG(read_text("# a comment\n[memctld]\narena = 2G\nvictim=random ; why\nsocket_mode = "
+			    "0600\n\nzstd_level = -3\n"
+			    "swap_dir = /srv/swap\n",
+			  &c, why) == 0,
+		"%s", why);
 	CHECK_EQ(c.arena_bytes, 2ll << 30);
 	CHECK_EQ(c.victim, 2);
 	CHECK_EQ(c.socket_mode, 0600);
@@ -88,10 +107,13 @@ static void files_are_strict(void)
 		{ "[other]\narena = 2G\n", ":2: settings stand in section [memctld]" },
 		{ "[memctld]\narena = 1\n", ":2: arena: wants a size from" },
 		{ "[memctld]\n\n\nzstd_level = fast\n", ":4: zstd_level: wants a number from" },
-		{ "[memctld]\nzstd_level = 3x\n", ":2: zstd_level" }, { "[memctld]\nMemZipMaxPct = 101\n", ":2: MemZipMaxPct" },
+		{ "[memctld]\nzstd_level = 3x\n", ":2: zstd_level" },
+		{ "[memctld]\nMemZipMaxPct = 101\n", ":2: MemZipMaxPct" },
 		{ "[memctld]\nvictim = lru\n", ":2: victim: wants second-chance" },
-		{ "[memctld]\nsocket_mode = 999\n", ":2: socket_mode" }, { "[memctld]\nswap_dir = swap\n", ":2: swap_dir" },
-		{ "[memctld]\nnonsense\n", ":2: neither" }, { "[memctld\n", ":1: neither" },
+		{ "[memctld]\nsocket_mode = 999\n", ":2: socket_mode" },
+		{ "[memctld]\nswap_dir = swap\n", ":2: swap_dir" },
+		{ "[memctld]\nnonsense\n", ":2: neither" },
+		{ "[memctld\n", ":1: neither" },
 	};
 	struct config c;
 	char why[512];
@@ -175,8 +197,9 @@ static void the_command_line(void)
 
 int main(int argc, char **argv)
 {
-	return check_main(argc, argv, (const struct scenario[]){
-		SCENARIO(defaults_are_in_range), SCENARIO(sizes), SCENARIO(a_file_is_read), SCENARIO(files_are_strict),
-		SCENARIO(long_lines_are_refused), SCENARIO(fragments_come_after_the_file), SCENARIO(absent_files),
-		SCENARIO(the_command_line), { 0 } });
+	return check_main(argc, argv,
+		(const struct scenario[]){ SCENARIO(defaults_are_in_range), SCENARIO(sizes),
+			SCENARIO(a_file_is_read), SCENARIO(files_are_strict),
+			SCENARIO(long_lines_are_refused), SCENARIO(fragments_come_after_the_file),
+			SCENARIO(absent_files), SCENARIO(the_command_line), { 0 } });
 }

@@ -1,5 +1,5 @@
-/* proto/: who holds a descriptor, which message it belongs to, what a parser refuses, and that tables and structs
- * agree. */
+/* proto/: who holds a descriptor, which message it belongs to, what a parser refuses, and that tables and
+ * structs agree. */
 #include "proto/body.h"
 #include "proto/contract.h"
 #include "proto/wire.h"
@@ -141,7 +141,9 @@ static void too_many_descriptors_are_closed_and_told(void)
 	} control = { 0 };
 	char text[] = "{}";
 	struct iovec iov = { text, sizeof text };
-	struct msghdr h = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
+	struct msghdr h = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control
+	};
 	struct cmsghdr *c = CMSG_FIRSTHDR(&h);
 
 	sockets(s);
@@ -210,7 +212,8 @@ static void tables_and_structs_agree(void)
 		CHECK_MSG(op_fields_bytes(ops[i].in) == ops[i].in_bytes, "%s in", ops[i].name);
 		CHECK_MSG(op_fields_bytes(ops[i].out) == ops[i].out_bytes, "%s out", ops[i].name);
 		CHECK(op_find(ops[i].method) == &ops[i]);
-		CHECK_MSG(strstr(contract_text, strrchr(ops[i].method, '.') + 1), "%s is not in the contract", ops[i].method);
+		CHECK_MSG(strstr(contract_text, strrchr(ops[i].method, '.') + 1), "%s is not in the contract",
+			ops[i].method);
 	}
 	CHECK(!op_find("org.memctl.") && !op_find(""));
 	for (unsigned i = WIRE_ERROR_NONE + 1; i < WIRE_ERROR_OTHER; i++) {
@@ -230,7 +233,11 @@ static int parse(struct body *b, const char *text)
 
 static void calls_come_back(void)
 {
-	struct op_register_in in = { .name = "a\"b\\c\n", .size = INT64_MAX, .shares = 7, .sharing = "group:x" }, got;
+	struct op_register_in in = { .name = "a\"b\\c\n",
+		.size = INT64_MAX,
+		.shares = 7,
+		.sharing = "group:x" },
+			      got;
 	struct body b;
 	size_t length;
 	char *text;
@@ -293,7 +300,8 @@ static void errors_come_back(void)
 	CHECK_EQ(body_parse(&b, text, length, NULL), 0);
 	CHECK(strcmp(b.error, "org.memctl.NotEnoughSwap") == 0);
 	body_error(&b, &got);
-	CHECK(got.id == e.id && got.need == 5 && got.have == 3 && !strcmp(got.dir, "/x") && !strcmp(got.message, "so 4"));
+	CHECK(got.id == e.id && got.need == 5 && got.have == 3 && !strcmp(got.dir, "/x") &&
+		!strcmp(got.message, "so 4"));
 	body_fini(&b);
 	free(text);
 	CHECK_EQ(parse(&b, "{\"error\":\"org.future.Error\",\"parameters\":{\"message\":[]}}"), 0);
@@ -304,8 +312,9 @@ static void errors_come_back(void)
 
 static void bad_messages_are_refused(void)
 {
-	static const char *const bad[] = { "", "x", "[]", "1", "{", "{\"method\":1}", "{\"method\":\"a\",\"method\":\"a\"}",
-		"{\"method\":\"a\",\"error\":\"b\"}", "{\"parameters\":1}", "{\"method\":\"a\",\"oneway\":1}",
+	static const char *const bad[] = { "", "x", "[]", "1", "{", "{\"method\":1}",
+		"{\"method\":\"a\",\"method\":\"a\"}", "{\"method\":\"a\",\"error\":\"b\"}",
+		"{\"parameters\":1}", "{\"method\":\"a\",\"oneway\":1}",
 		"{\"method\":\"a\",\"oneway\":true,\"more\":true}", "{\"method\":\"a\",\"upgrade\":true}",
 		"{\"method\":\"a\"}{}", "{\"method\":\"\\u0000\"}", "{\"method\":\"\xff\"}",
 		"{\"parameters\":{\"n\":99999999999999999999}}" };
@@ -377,7 +386,8 @@ static void random_bytes_are_survived(void)
 		strcpy(text, "{\"method\":\"m\",\"parameters\":{\"name\":\"x\",\"size\":1}}");
 		if (i % 2)
 			for (size_t k = 0; k < 3; k++)
-				text[(size_t)rand() % strlen(text)] = alphabet[(size_t)rand() % (sizeof alphabet - 1)];
+				text[(size_t)rand() % strlen(text)] =
+					alphabet[(size_t)rand() % (sizeof alphabet - 1)];
 		else
 			for (size_t k = 0; k < n; k++)
 				text[k] = alphabet[(size_t)rand() % (sizeof alphabet - 1)];
@@ -398,7 +408,8 @@ static void written_text_is_valid(void)
 
 	writer_object(&o, NULL);
 	writer_object(&o, "parameters");
-	writer_str(&o, "quote\"", "\\\n\t\x7f\x01 \xc3\xa4 \xff\xc0\x80 \xed\xa0\x80 \xf4\x90\x80\x80 \xe2\x82");
+	writer_str(
+		&o, "quote\"", "\\\n\t\x7f\x01 \xc3\xa4 \xff\xc0\x80 \xed\xa0\x80 \xf4\x90\x80\x80 \xe2\x82");
 	writer_array(&o, "empty");
 	writer_end(&o);
 	writer_u64(&o, "most", UINT64_MAX);
@@ -431,12 +442,15 @@ static void raw_calls_are_checked(void)
 
 int main(int argc, char **argv)
 {
-	return check_main(argc, argv, (const struct scenario[]){
-		SCENARIO(messages_arrive_whole), SCENARIO(descriptors_come_with_their_message),
-		SCENARIO(a_long_message_keeps_its_descriptor), SCENARIO(too_many_descriptors_are_closed_and_told),
-		SCENARIO(lengths_are_capped), SCENARIO(deadlines_end_waiting), SCENARIO(tables_and_structs_agree),
-		SCENARIO(calls_come_back), SCENARIO(orders_come_back), SCENARIO(tokens_keep_all_bits),
-		SCENARIO(errors_come_back), SCENARIO(bad_messages_are_refused), SCENARIO(depth_is_capped),
-		SCENARIO(bad_fields_are_named), SCENARIO(random_bytes_are_survived), SCENARIO(written_text_is_valid),
-		SCENARIO(raw_calls_are_checked), { 0 } });
+	return check_main(argc, argv,
+		(const struct scenario[]){ SCENARIO(messages_arrive_whole),
+			SCENARIO(descriptors_come_with_their_message),
+			SCENARIO(a_long_message_keeps_its_descriptor),
+			SCENARIO(too_many_descriptors_are_closed_and_told), SCENARIO(lengths_are_capped),
+			SCENARIO(deadlines_end_waiting), SCENARIO(tables_and_structs_agree),
+			SCENARIO(calls_come_back), SCENARIO(orders_come_back), SCENARIO(tokens_keep_all_bits),
+			SCENARIO(errors_come_back), SCENARIO(bad_messages_are_refused),
+			SCENARIO(depth_is_capped), SCENARIO(bad_fields_are_named),
+			SCENARIO(random_bytes_are_survived), SCENARIO(written_text_is_valid),
+			SCENARIO(raw_calls_are_checked), { 0 } });
 }

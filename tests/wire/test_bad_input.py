@@ -219,15 +219,15 @@ def test_descriptors_wrong_missing_too_many():
 
 
 def test_descriptors_without_a_message():
-    with daemon() as d:
+    with daemon() as d, Client(d.socket) as c:
         null = os.open("/dev/null", os.O_RDWR)
+        c.call("Status")
         before = len(os.listdir("/proc/%d/fd" % d.pid))
         for _ in range(20):
-            c = Client(d.socket)
-            for _ in range(40):
-                with contextlib.suppress(OSError):
-                    c.send_bytes(b" ", [null] * 4)
-            c.close()
+            with Client(d.socket) as hoarder:
+                for _ in range(40):
+                    with contextlib.suppress(OSError):
+                        hoarder.send_bytes(b" ", [null] * 4)
         wait_until(lambda: len(os.listdir("/proc/%d/fd" % d.pid)) == before, what="the closing of the descriptors")
         os.close(null)
 
