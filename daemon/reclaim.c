@@ -1,5 +1,6 @@
 #include "reclaim.h"
 
+#include "base/clock.h"
 #include "base/list.h"
 #include "policy/plan.h"
 
@@ -12,12 +13,18 @@
 #include <unistd.h>
 
 /* Between two looks while workers are busy: they wake us when they are done; this bounds a lost hope only. */
-#define LOOK_MS 20
+#define LOOK_MS 10
+/* A VM that has given nothing for so long is passed over for so long. */
+#define GIVE_NS	 (200 * NS_PER_MS)
+#define SPARE_NS (1 * NS_PER_S)
 
 struct member {
 	struct list link;
 	struct vm *vm;
 	bool asked;		/* the last plan took from it */
+	uint64_t given;		/* what it had given at the last look */
+	uint64_t given_ns;	/* when that last changed, or when it was first asked */
+	uint64_t spared_until_ns;
 };
 
 struct reclaim {
@@ -48,12 +55,28 @@ static void wake(void *userdata)
 		return;
 }
 
-static void look_at(struct vm *vm, struct policy_vm *v)
+/* A VM that is asked and gives nothing (its disk fails; its client holds a lock that its worker needs) must not be the
+ * only one that is asked for ever: the others' guests would wait for it. */
+static bool gives_nothing(struct member *m, const struct vm_numbers *n)
+{
+	uint64_t given = n->evicted_pages + n->written_back_pages, now = now_ns();
+
+	if (!m->asked || given != m->given) {
+		m->given = given;
+		m->given_ns = now;
+	} else if (now - m->given_ns > GIVE_NS) {
+		m->spared_until_ns = now + SPARE_NS;
+		m->given_ns = now;
+	}
+	return now < m->spared_until_ns;
+}
+
+static void look_at(struct member *m, struct policy_vm *v)
 {
 	struct vm_numbers n;
 	uint64_t fixed;
 
-	vm_numbers(vm, &n);
+	vm_numbers(m->vm, &n);
 	fixed = (n.overhead_bytes + n.pinned_bytes) / PAGE_SIZE;
 	*v = (struct policy_vm){
 		.size_frames = n.size_bytes / PAGE_SIZE,
@@ -62,7 +85,7 @@ static void look_at(struct vm *vm, struct policy_vm *v)
 		.shares = n.shares,
 		.charged_frames = n.charged_bytes / PAGE_SIZE,
 	};
-	v->reclaimable_frames = v->charged_frames > fixed ? v->charged_frames - fixed : 0;
+	v->reclaimable_frames = v->charged_frames > fixed && !gives_nothing(m, &n) ? v->charged_frames - fixed : 0;
 }
 
 /* One view, one plan, handed out.  Whether anything is left to do. */
@@ -77,7 +100,7 @@ static bool act(struct reclaim *r)
 	arena_numbers(r->arena, &a);
 	pthread_mutex_lock(&r->lock);
 	list_foreach(l, &r->members)
-		look_at(container_of(l, struct member, link)->vm, &r->view[i++]);
+		look_at(container_of(l, struct member, link), &r->view[i++]);
 	view = (struct policy_view){ .capacity_frames = a.capacity_frames, .free_frames = a.free_frames,
 		.min_free_pct = r->min_free_pct, .n_vms = r->n_members, .vms = r->view };
 	policy_plan(&view, &r->memory, &plan, r->takes);
@@ -237,7 +260,7 @@ void reclaim_set_min_free_pct(struct reclaim *r, unsigned pct)
 	pthread_mutex_lock(&r->lock);
 	r->min_free_pct = pct;
 	policy_thresholds(n.capacity_frames, pct, &r->thresholds);
-	arena_set_pressure(r->arena, r->thresholds.soft_frames, wake, r);
+	arena_set_low(r->arena, r->thresholds.soft_frames);
 	pthread_mutex_unlock(&r->lock);
 	wake(r);
 }

@@ -166,6 +166,11 @@ void arena_free(struct arena *a)
 
 /* ---- pressure ---- */
 
+void arena_set_low(struct arena *a, uint64_t low_frames)
+{
+	atomic_store(&a->low, low_frames);
+}
+
 void arena_set_pressure(struct arena *a, uint64_t low_frames, void (*crossed)(void *), void *userdata)
 {
 	a->on_crossed = crossed;
@@ -232,6 +237,7 @@ void account_init(struct account *acc, struct arena *a, uint64_t limit_frames)
 
 void account_fini(struct account *acc)
 {
+	(void)acc;
 	assert(atomic_load(&acc->frames) == 0);
 }
 
@@ -298,7 +304,7 @@ static int account_charge(struct account *acc, uint64_t frames, enum charge_kind
 static void account_uncharge(struct account *acc, uint64_t frames)
 {
 	struct arena *a = acc->arena;
-	uint64_t before = atomic_fetch_sub(&acc->frames, frames);
+	uint64_t before __attribute__((unused)) = atomic_fetch_sub(&acc->frames, frames);
 
 	assert(before >= frames);
 	before = atomic_fetch_sub(&a->charged, frames);
@@ -501,7 +507,7 @@ int segment_charge(struct segment *s, uint64_t frames, enum charge_kind kind)
 
 void segment_uncharge(struct segment *s, uint64_t frames)
 {
-	uint64_t before = atomic_fetch_sub(&s->frames, frames);
+	uint64_t before __attribute__((unused)) = atomic_fetch_sub(&s->frames, frames);
 
 	assert(before >= frames);
 	if (frames)
@@ -534,13 +540,15 @@ void arena_numbers(struct arena *a, struct arena_numbers *ret)
 
 void arena_check(struct arena *a, struct arena_check *ret)
 {
-	uint64_t blocks = 0;
+	uint64_t blocks = 0, before = atomic_load(&a->charged), after;
 
 	pthread_mutex_lock(&a->lock);
 	list_foreach(i, &a->segments)
 		blocks += segment_blocks(container_of(i, struct segment, link));
 	pthread_mutex_unlock(&a->lock);
+	after = atomic_load(&a->charged);
 	ret->blocks_frames = blocks;
-	ret->charged_frames = atomic_load(&a->charged);
+	/* the two cannot be read at one instant: what was charged at either end is fair */
+	ret->charged_frames = before > after ? before : after;
 	ret->capacity_frames = a->capacity;
 }

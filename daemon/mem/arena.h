@@ -81,6 +81,8 @@ int arena_probe_huge_pages(struct problem *p);
 /* `crossed` is called by the charge that leaves fewer than `low_frames` free, once until re-armed by
  * arena_rearm(); it runs on a fault thread: it may write to an eventfd and nothing more. */
 void arena_set_pressure(struct arena *a, uint64_t low_frames, void (*crossed)(void *), void *userdata);
+/* Another threshold, while threads are charging. */
+void arena_set_low(struct arena *a, uint64_t low_frames);
 /* Re-arm; true if free frames are already below the threshold (the caller goes on reclaiming). */
 bool arena_rearm(struct arena *a);
 

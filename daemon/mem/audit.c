@@ -73,10 +73,9 @@ static uint64_t adopt(struct lease *l, uint64_t page, uint64_t before, struct le
 {
 	uint64_t epoch;
 
-	if (segment_charge(l->memory, 1, CHARGE_STORE) < 0) {
-		a->wrong++;
-		wrong(a->first_wrong, sizeof a->first_wrong, "page %llu was taken behind our back and the arena is full",
-			(unsigned long long)page);
+	/* like any other page of a guest: it may not take what reclaim needs, nor pass the VM's limit */
+	if (segment_charge(l->memory, 1, CHARGE_GUEST) < 0) {
+		vm_set_trouble(l->vm, true, "it wrote to its memory behind the daemon's back, and there is no frame for that");
 		return before;
 	}
 	epoch = ledger_move(l, page, before, PAGE_RESIDENT);
@@ -93,17 +92,35 @@ static uint64_t drop(struct lease *l, uint64_t page, uint64_t before, struct lea
 	return word_make(PAGE_ZERO, 0) | (before & WORD_PIN_MASK);
 }
 
+/* Pages whose words were never written: holes, or the client's doing.  false: look at the words. */
+static bool audit_untouched(struct lease *l, uint64_t page, unsigned count, struct lease_audit *a)
+{
+	bool still;
+
+	if (data_bits(l->memory->fd, page, count))
+		return false;
+	/* a fault may have come first: it writes the block before it counts, and counts under this lock */
+	pthread_mutex_lock(&l->ledger_lock);
+	still = !page_map_has(&l->map, page);
+	if (still) {
+		a->zero += count;
+		l->audit_hand = page + count;
+	}
+	pthread_mutex_unlock(&l->ledger_lock);
+	return still;
+}
+
 static void audit_chunk(struct lease *l, uint64_t page, unsigned count, struct lease_audit *a)
 {
 	uint64_t words[RUN_MAX], locked = 0, data, unpaid = 0;
 
-	/* a block of words that was never written: its pages are zero and must be holes */
-	if (!page_map_has(&l->map, page)) {
-		data = data_bits(l->memory->fd, page, count);
-		if (!data || page_map_touch(&l->map, page) < 0) {
-			a->zero += count;
-			goto counted;
-		}
+	if (!page_map_has(&l->map, page) && audit_untouched(l, page, count, a))
+		return;
+	if (page_map_touch(&l->map, page) < 0) {
+		vm_set_trouble(l->vm, true, "it wrote to its memory behind the daemon's back, and there is no frame for that");
+		a->in_transit += count;
+		a->zero += count;
+		return;
 	}
 	for (unsigned i = 0; i < count; i++) {
 		if (lease_lock_word(l, page + i, LOCK_NS, &words[i])) {
@@ -141,7 +158,6 @@ static void audit_chunk(struct lease *l, uint64_t page, unsigned count, struct l
 		a->data += has;
 	}
 	segment_uncharge(l->memory, unpaid);
-counted:
 	pthread_mutex_lock(&l->ledger_lock);
 	l->audit_hand = page + count;
 	pthread_mutex_unlock(&l->ledger_lock);
@@ -171,8 +187,10 @@ void lease_run_audit(struct lease *l, struct lease_audit *a)
 	memset(l->audit_moved, 0, sizeof l->audit_moved);
 	pthread_mutex_unlock(&l->ledger_lock);
 
-	for (uint64_t page = 0; page < l->pages; page += RUN_MAX)
+	for (uint64_t page = 0; page < l->pages; page += RUN_MAX) {
 		audit_chunk(l, page, (unsigned)(l->pages - page < RUN_MAX ? l->pages - page : RUN_MAX), a);
+		lease_serve_reclaim(l);
+	}
 
 	pthread_mutex_lock(&l->ledger_lock);
 	/* a page that could not be locked was counted as it looked, and may have settled before the hand passed */
@@ -269,7 +287,8 @@ void vm_audit_stores(struct vm *vm, struct vm_audit *a)
 		a->lease_blocks_frames += segment_blocks(l->memory);
 		a->lease_charged_frames += atomic_load(&l->memory->frames);
 	}
-	if (c.expected_frames != c.blocks_frames || c.blocks_frames > c.charged_frames) {
+	if (c.blocks_frames > c.expected_frames || c.blocks_frames + c.trimming_frames < c.expected_frames ||
+		c.blocks_frames > c.charged_frames) {
 		a->ok = false;
 		wrong(a->first_wrong, sizeof a->first_wrong, "the cache has written %llu pages, its memfd holds %llu, %llu are charged",
 			(unsigned long long)c.expected_frames, (unsigned long long)c.blocks_frames, (unsigned long long)c.charged_frames);

@@ -36,6 +36,7 @@ struct cache {
 	uint64_t held_blocks;		/* charged */
 	uint64_t live_bytes, live_objects;
 	uint64_t written_pages;
+	uint64_t trimming_pages;	/* of these, in a block that is being given back */
 };
 
 static uint32_t object_bytes(unsigned length)
@@ -249,6 +250,19 @@ const struct cache_object *cache_look(const struct cache *c, uint64_t ref)
 	return (const struct cache_object *)(c->segment->addr + ref * CLASS_BYTES);
 }
 
+uint64_t cache_stored_bytes(struct cache *c, uint64_t ref, uint32_t page)
+{
+	uint32_t b = (uint32_t)(ref * CLASS_BYTES / CACHE_BLOCK_BYTES);
+	uint64_t bytes = 0;
+
+	pthread_mutex_lock(&c->lock);
+	if (b < c->n_blocks && c->blocks[b].state >= BLOCK_OPEN && ref * CLASS_BYTES % CACHE_BLOCK_BYTES < c->blocks[b].fill &&
+		cache_look(c, ref)->page == page)
+		bytes = object_bytes(cache_look(c, ref)->length);
+	pthread_mutex_unlock(&c->lock);
+	return bytes;
+}
+
 void cache_drop(struct cache *c, uint64_t ref)
 {
 	uint32_t b = (uint32_t)(ref * CLASS_BYTES / CACHE_BLOCK_BYTES), bytes;
@@ -300,6 +314,9 @@ void cache_trim(struct cache *c, unsigned keep)
 		if (c->n_dead > keep) {
 			b = pop(c, &c->dead);
 			c->n_dead--;
+			/* from here on nobody reads it: a read through the mapping of a hole would make a page */
+			c->blocks[b].state = BLOCK_EMPTY;
+			c->trimming_pages += c->blocks[b].written;
 		}
 		pthread_mutex_unlock(&c->lock);
 		if (b == CACHE_NO_BLOCK)
@@ -307,12 +324,13 @@ void cache_trim(struct cache *c, unsigned keep)
 		/* ours alone: in no list; the punch is done outside the lock */
 		if (segment_punch(c->segment, (uint64_t)b * CACHE_BLOCK_BYTES, CACHE_BLOCK_BYTES, CACHE_BLOCK_PAGES) < 0) {
 			pthread_mutex_lock(&c->lock);
+			c->trimming_pages -= c->blocks[b].written;
 			to_dead(c, b);
 			pthread_mutex_unlock(&c->lock);
 			return;
 		}
 		pthread_mutex_lock(&c->lock);
-		c->blocks[b].state = BLOCK_EMPTY;
+		c->trimming_pages -= c->blocks[b].written;
 		c->written_pages -= c->blocks[b].written;
 		c->blocks[b].written = 0;
 		c->held_blocks--;
@@ -396,7 +414,7 @@ void cache_get_numbers(struct cache *c, struct cache_numbers *ret)
 	*ret = (struct cache_numbers){
 		.live_bytes = c->live_bytes, .live_objects = c->live_objects,
 		.held_bytes = c->held_blocks * CACHE_BLOCK_BYTES, .cap_bytes = cap_blocks(c) * CACHE_BLOCK_BYTES,
-		.expected_frames = c->written_pages, .blocks_frames = segment_blocks(c->segment),
+		.expected_frames = c->written_pages, .trimming_frames = c->trimming_pages, .blocks_frames = segment_blocks(c->segment),
 		.charged_frames = atomic_load(&c->segment->frames),
 	};
 	pthread_mutex_unlock(&c->lock);

@@ -48,7 +48,8 @@ struct cache_numbers {
 	uint64_t live_objects;
 	uint64_t held_bytes;		/* blocks charged */
 	uint64_t cap_bytes;		/* now */
-	uint64_t expected_frames;	/* pages that were written and not given back: must be the memfd's blocks */
+	uint64_t expected_frames;	/* pages that were written and not given back: the memfd's blocks, but for */
+	uint64_t trimming_frames;	/* those that are on their way back */
 	uint64_t blocks_frames, charged_frames;
 };
 
@@ -61,6 +62,8 @@ int cache_put(struct cache *c, const struct cache_object *header, const void *da
 const struct cache_object *cache_look(const struct cache *c, uint64_t ref);
 /* What an object takes, header and rounding included. */
 uint64_t cache_object_bytes(const struct cache_object *o);
+/* The same for a page whose word the caller does not hold; 0 if it is not there any more. */
+uint64_t cache_stored_bytes(struct cache *c, uint64_t ref, uint32_t page);
 void cache_drop(struct cache *c, uint64_t ref);
 
 /* Whether another `blocks` would bring the cache above its cap (which moves with what the VM is charged). */

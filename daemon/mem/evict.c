@@ -65,7 +65,9 @@ static uint64_t span_mask(struct span s)
 	return full_mask(s.count) << s.from;
 }
 
-/* Older kernels want each call inside one mapping: then page by page says which refuse. */
+/* Older kernels want each call inside one mapping: then page by page says which refuse.  A page that is not registered,
+ * or not mapped, any more counts as protected: its client broke the contract of memctl.h, so a write of it from now on
+ * is its own loss; if that made pages unevictable, one munmap would keep them for ever. */
 static uint64_t protect(struct lease *l, const struct batch *b)
 {
 	uint64_t ok = 0, all = full_mask(b->count);
@@ -77,9 +79,12 @@ static uint64_t protect(struct lease *l, const struct batch *b)
 			ok |= span_mask(s);
 			continue;
 		}
-		for (unsigned i = s.from; i < s.from + s.count; i++)
-			if (uffd_protect(l->uffd, lease_client_address(l, b->page[i]), PAGE_SIZE) == 0)
+		for (unsigned i = s.from; i < s.from + s.count; i++) {
+			int r = uffd_protect(l->uffd, lease_client_address(l, b->page[i]), PAGE_SIZE);
+
+			if (r == 0 || r == -ENOENT || r == -ESRCH)
 				ok |= 1ull << i;
+		}
 	}
 	if (ok != all)
 		COUNT(l->vm, protect_refused, 1);
@@ -198,8 +203,8 @@ static uint64_t punch(struct lease *l, const struct batch *b, uint64_t mask, con
 	foreach_span(s, b, mask) {
 		uint64_t at = b->page[s.from] * PAGE_SIZE;
 
-		if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)at, (off_t)(s.count * PAGE_SIZE)) < 0)
-			continue;
+		/* what it really did is read from the file, also after an error */
+		(void)fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)at, (off_t)(s.count * PAGE_SIZE));
 		if (is_hole(fd, b->page[s.from], s.count)) {
 			ok |= span_mask(s);
 			continue;

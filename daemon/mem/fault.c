@@ -180,7 +180,7 @@ static void missing(struct lease *l, struct bench *b, uint64_t page, uint64_t be
 			break;
 		}
 	}
-	n = fill_run(l, b, page, n, before);
+	n = fill_run(l, b, page, n, before, true);
 	s->next = page + (n ? n : 1);
 	if (n > 1)
 		COUNT(vm, around_pages, n - 1);

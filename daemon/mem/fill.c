@@ -33,9 +33,10 @@
 
 #include <errno.h>
 #include <sched.h>
-#include <stdio.h>
 #include <sys/mman.h>
 #include <time.h>
+
+#define READ_TRIES 10u
 
 int bench_init(struct bench *b)
 {
@@ -91,19 +92,17 @@ static void lose(struct lease *l, uint64_t page, uint64_t before, const char *wh
 {
 	struct vm *vm = l->vm;
 	int r = uffd_poison(l->uffd, lease_client_address(l, page), PAGE_SIZE);
+	bool cannot = r == -EINVAL || r == -ENOTTY;
 
 	ledger_move(l, page, before, PAGE_LOST);
 	word_unlock(lease_word(l, page), word_make(PAGE_LOST, 0) | (before & WORD_PIN_MASK));
 	store_forget(vm, before);
-	if (r == 0) {
-		/* whoever waits must try again to get its machine check */
+	vm_set_trouble(vm, false, "guest page %#llx is lost (%s); whoever touches it %s",
+		(unsigned long long)(l->gpa + page * PAGE_SIZE), why,
+		cannot ? "waits: this kernel cannot poison pages" : "gets a machine check (SIGBUS)");
+	/* whoever waits must try again to get its machine check; where there is none it goes on waiting */
+	if (!cannot)
 		lease_wake(l, page, 1);
-	} else if (!atomic_load(&vm->troubled)) {
-		snprintf(vm->trouble, sizeof vm->trouble,
-			"guest page %#llx is lost (%s); whoever touches it waits: this kernel cannot poison pages",
-			(unsigned long long)(l->gpa + page * PAGE_SIZE), why);
-		atomic_store(&vm->troubled, true);
-	}
 }
 
 static int from_cache(struct lease *l, struct bench *b, uint64_t page, uint64_t before, void *to)
@@ -121,8 +120,28 @@ static int from_cache(struct lease *l, struct bench *b, uint64_t page, uint64_t 
 	return r;
 }
 
+/* A slot that a guest waits for.  An error may pass (a path that fails over, memory of the kernel): the page is given
+ * up only after a second of them, or when what was read is wrong twice. */
+static int read_slot(struct lease *l, uint64_t slot, void *to, bool guest_waits)
+{
+	static const struct timespec pause = { .tv_nsec = 100000000 };
+	int r = swap_read(l->vm->swap, slot, 1, to);
+
+	for (unsigned tries = 0; r < 0 && guest_waits && tries < READ_TRIES && !atomic_load(&l->fault_stop); tries++) {
+		if (r == -EBADMSG)
+			return swap_read(l->vm->swap, slot, 1, to);
+		COUNT(l->vm, swap_read_errors, 1);
+		nanosleep(&pause, NULL);
+		r = swap_read(l->vm->swap, slot, 1, to);
+		if (r == -ENOMEM || r == -EAGAIN)
+			tries = 0;
+	}
+	return r;
+}
+
 /* Content of the pages into b->buf.  How many pages from the first on are there; *ret_error says why it stopped. */
-static unsigned fetch(struct lease *l, struct bench *b, uint64_t page, unsigned count, const uint64_t *before, int *ret_error)
+static unsigned fetch(struct lease *l, struct bench *b, uint64_t page, unsigned count, const uint64_t *before,
+	bool guest_waits, int *ret_error)
 {
 	struct vm *vm = l->vm;
 	int r = 0;
@@ -138,14 +157,11 @@ static unsigned fetch(struct lease *l, struct bench *b, uint64_t page, unsigned 
 		}
 		return count;
 	case PAGE_SWAPPED:
-		r = swap_read(vm->swap, word_ref(before[0]), count, b->buf);
-		if (r < 0 && count > 1) {
-			/* one page at a time says which it is */
-			count = 1;
-			r = swap_read(vm->swap, word_ref(before[0]), 1, b->buf);
-		}
-		if (r < 0) /* once more: a transient error of the device is not the end of a page */
-			r = swap_read(vm->swap, word_ref(before[0]), 1, b->buf);
+		if (count > 1 && swap_read(vm->swap, word_ref(before[0]), count, b->buf) == 0)
+			return count;
+		/* one page by itself says which it is */
+		count = 1;
+		r = read_slot(l, word_ref(before[0]), b->buf, guest_waits);
 		*ret_error = r;
 		return r < 0 ? 0 : count;
 	default:
@@ -153,8 +169,9 @@ static unsigned fetch(struct lease *l, struct bench *b, uint64_t page, unsigned 
 	}
 }
 
-/* Pages of the run that the memfd had already (bits in *ret_foreign) count as put. */
-static void put_frames(struct lease *l, struct bench *b, uint64_t page, unsigned count, bool zero, uint64_t *ret_foreign)
+/* How many pages are in place: all, or fewer if the lease ends meanwhile.  Pages of the run that the memfd had already
+ * (bits in *ret_foreign) count as put. */
+static unsigned put_frames(struct lease *l, struct bench *b, uint64_t page, unsigned count, bool zero, uint64_t *ret_foreign)
 {
 	uint64_t to = (uint64_t)l->own + page * PAGE_SIZE, length = count * PAGE_SIZE, at = 0, done;
 	static const struct timespec pause = { .tv_nsec = 1000000 };
@@ -170,6 +187,8 @@ static void put_frames(struct lease *l, struct bench *b, uint64_t page, unsigned
 		if (r == -EEXIST) {
 			*ret_foreign |= 1ull << (at / PAGE_SIZE);
 			at += PAGE_SIZE;
+		} else if (atomic_load(&l->fault_stop) || atomic_load(&l->ending)) {
+			return (unsigned)(at / PAGE_SIZE);
 		} else if (r == -ENOENT) {
 			sched_yield(); /* own_map is at work */
 		} else {
@@ -177,9 +196,11 @@ static void put_frames(struct lease *l, struct bench *b, uint64_t page, unsigned
 			nanosleep(&pause, NULL);
 		}
 	}
+	return count;
 }
 
-unsigned fill_run(struct lease *l, struct bench *b, uint64_t page, unsigned count, const uint64_t *before)
+unsigned fill_run(struct lease *l, struct bench *b, uint64_t page, unsigned count, const uint64_t *before,
+	bool guest_waits)
 {
 	struct vm *vm = l->vm;
 	enum page_state from = word_state(before[0]);
@@ -189,9 +210,9 @@ unsigned fill_run(struct lease *l, struct bench *b, uint64_t page, unsigned coun
 
 	for (unsigned i = 0; i < count; i++)
 		word_record(lease_word(l, page + i), before[i] | WORD_MOVING);
-	have = fetch(l, b, page, count, before, &error);
+	have = fetch(l, b, page, count, before, guest_waits, &error);
 	if (have)
-		put_frames(l, b, page, have, from == PAGE_ZERO, &foreign);
+		have = put_frames(l, b, page, have, from == PAGE_ZERO, &foreign);
 	for (unsigned i = 0; i < have; i++) {
 		uint64_t epoch = ledger_move(l, page + i, before[i], PAGE_RESIDENT);
 		uint64_t now = word_make(PAGE_RESIDENT, epoch & 0xffff) | (before[i] & WORD_PIN_MASK);
@@ -208,10 +229,10 @@ unsigned fill_run(struct lease *l, struct bench *b, uint64_t page, unsigned coun
 
 		word_unlock(w, atomic_load_explicit(w, memory_order_relaxed));
 	}
-	if (have && mapped < have * PAGE_SIZE)
+	/* also when CONTINUE has mapped and woken all: a client may punch a page of the run before it is unlocked, and the
+	 * event of the next touch was dropped */
+	if (have)
 		lease_wake(l, page, have);
-	else if (have)
-		lease_end_waits(l, page, have);
 	for (unsigned i = 0; i < have; i++)
 		store_forget(vm, before[i]);
 	if (foreign)
@@ -221,13 +242,13 @@ unsigned fill_run(struct lease *l, struct bench *b, uint64_t page, unsigned coun
 	if (from != PAGE_ZERO)
 		COUNT(vm, refault_pages, have);
 
-	/* What could not be fetched keeps its place, or is lost if it was the one asked for. */
+	/* What could not be fetched keeps its place, or is lost if a guest waits for it. */
+	if (error)
+		COUNT(vm, swap_read_errors, error != -EBADMSG);
+	if (error == -EBADMSG)
+		COUNT(vm, checksum_errors, 1);
 	for (unsigned i = have; i < count; i++) {
-		if (i == 0 && from == PAGE_SWAPPED && error != -EBADMSG)
-			COUNT(vm, swap_read_errors, 1);
-		if (i == 0 && error == -EBADMSG)
-			COUNT(vm, checksum_errors, 1);
-		if (i == 0) {
+		if (i == 0 && error && guest_waits && !atomic_load(&l->fault_stop)) {
 			lose(l, page, before[0], from == PAGE_SWAPPED ? "swap file" : "compression cache");
 		} else {
 			word_unlock(lease_word(l, page + i), before[i]);

@@ -138,6 +138,43 @@ void lease_wake(struct lease *l, uint64_t page, uint64_t count)
 
 /* ---- life ---- */
 
+static void end_signal_handler(int signal)
+{
+	(void)signal;
+}
+
+static void install_end_signal(void)
+{
+	/* no SA_RESTART: a blocking read must return */
+	struct sigaction act = { .sa_handler = end_signal_handler };
+
+	sigemptyset(&act.sa_mask);
+	sigaction(END_SIGNAL, &act, NULL);
+}
+
+/* All signals but the one that ends a fault thread are for the control thread. */
+static int start_thread(pthread_t *ret, void *(*main)(void *), struct lease *l, const char *kind)
+{
+	pthread_attr_t attr;
+	sigset_t all, old;
+	char name[16];
+	int r;
+
+	sigfillset(&all);
+	sigdelset(&all, END_SIGNAL);
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, STACK_BYTES);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	r = pthread_create(ret, &attr, main, l);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	pthread_attr_destroy(&attr);
+	if (r)
+		return -r;
+	snprintf(name, sizeof name, "%s/%.8s", kind, l->vm->config.name);
+	pthread_setname_np(*ret, name);
+	return 0;
+}
+
 static int check_region(struct vm *vm, uint64_t gpa, uint64_t size, struct problem *p)
 {
 	if (!size || size % PAGE_SIZE || gpa % PAGE_SIZE || gpa + size < gpa || gpa + size > INT64_MAX)
@@ -183,6 +220,8 @@ int lease_new(struct lease **ret, struct vm *vm, uint64_t gpa, uint64_t size_byt
 	if (!l)
 		return problem_errno(p, "lease");
 	*l = (struct lease){ .vm = vm, .gpa = gpa, .pages = size_bytes / PAGE_SIZE, .uffd = -1, .own_uffd = -1 };
+	/* Its worker runs from now on: whatever is done to the client's memory, also to take it back from a client
+	 * that never activates it, may wait for the client. */
 	l->jobs_tail = &l->jobs;
 	list_init(&l->link);
 	pthread_mutex_init(&l->jobs_lock, NULL);
@@ -201,7 +240,15 @@ int lease_new(struct lease **ret, struct vm *vm, uint64_t gpa, uint64_t size_byt
 		goto fail;
 	l->count[PAGE_ZERO] = l->pages;
 	atomic_fetch_add(&vm->pages[PAGE_ZERO], l->pages);
+	r = start_thread(&l->worker, worker_main, l, "worker");
+	if (r < 0) {
+		errno = -r;
+		r = problem_errno(p, "cannot start a thread");
+		goto fail;
+	}
+	l->has_worker = true;
 	pthread_mutex_lock(&vm->lock);
+	vm->live_workers++;
 	vm->leased_pages += l->pages;
 	list_append(&vm->leases, &l->link);
 	pthread_mutex_unlock(&vm->lock);
@@ -210,43 +257,6 @@ int lease_new(struct lease **ret, struct vm *vm, uint64_t gpa, uint64_t size_byt
 fail:
 	lease_free(l);
 	return r;
-}
-
-static void end_signal_handler(int signal)
-{
-	(void)signal;
-}
-
-static void install_end_signal(void)
-{
-	/* no SA_RESTART: a blocking read must return */
-	struct sigaction act = { .sa_handler = end_signal_handler };
-
-	sigemptyset(&act.sa_mask);
-	sigaction(END_SIGNAL, &act, NULL);
-}
-
-/* All signals but the one that ends a fault thread are for the control thread. */
-static int start_thread(pthread_t *ret, void *(*main)(void *), struct lease *l, const char *kind)
-{
-	pthread_attr_t attr;
-	sigset_t all, old;
-	char name[16];
-	int r;
-
-	sigfillset(&all);
-	sigdelset(&all, END_SIGNAL);
-	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, STACK_BYTES);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	r = pthread_create(ret, &attr, main, l);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	pthread_attr_destroy(&attr);
-	if (r)
-		return -r;
-	snprintf(name, sizeof name, "%s/%.8s", kind, l->vm->config.name);
-	pthread_setname_np(*ret, name);
-	return 0;
 }
 
 /* A thread in read() does not notice anything by itself, and closing the descriptor under it would be a race. */
@@ -262,6 +272,34 @@ void lease_end_fault_thread(struct lease *l)
 	pthread_join(l->fault_thread, NULL);
 }
 
+void lease_close_refused(struct lease *l, int fd)
+{
+	bool queued;
+
+	pthread_mutex_lock(&l->jobs_lock);
+	queued = l->n_refused_fds < sizeof l->refused_fds / sizeof *l->refused_fds;
+	if (queued)
+		l->refused_fds[l->n_refused_fds++] = fd;
+	pthread_cond_signal(&l->jobs_cond);
+	pthread_mutex_unlock(&l->jobs_lock);
+	/* its worker hangs in the close of an earlier one: that is no accident */
+	if (!queued)
+		vm_set_trouble(l->vm, true, "it passed descriptors that block whoever closes them");
+}
+
+static void undo_activation(struct lease *l)
+{
+	if (l->own)
+		munmap(l->own, l->pages * PAGE_SIZE);
+	if (l->own_uffd >= 0)
+		close(l->own_uffd);
+	victims_free(l->victims);
+	bench_fini(&l->bench);
+	l->own = NULL;
+	l->own_uffd = l->uffd = -1;
+	l->victims = NULL;
+}
+
 int lease_activate(struct lease *l, int uffd, uint64_t address, struct problem *p)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -269,9 +307,9 @@ int lease_activate(struct lease *l, int uffd, uint64_t address, struct problem *
 	int r;
 
 	pthread_once(&once, install_end_signal);
-	if (l->active || vm->stopping) {
-		r = problem_set(p, EBUSY, PROBLEM_BAD_STATE, 0, 0, "this lease is active already, or its VM is ending");
-		goto fail;
+	if (l->active || vm->stopping || atomic_load(&l->ending)) {
+		lease_close_refused(l, uffd);
+		return problem_set(p, EBUSY, PROBLEM_BAD_STATE, 0, 0, "this lease is active already, or it is ending");
 	}
 	if (!uffd_is(uffd)) {
 		r = problem_set(p, EBADF, PROBLEM_BAD_DESCRIPTOR, 0, 0, "the descriptor passed is not a userfaultfd");
@@ -300,24 +338,16 @@ int lease_activate(struct lease *l, int uffd, uint64_t address, struct problem *
 	l->uffd = uffd;
 	l->address = address;
 	r = start_thread(&l->fault_thread, fault_main, l, "fault");
-	if (r == 0) {
-		r = start_thread(&l->worker, worker_main, l, "worker");
-		if (r < 0)
-			lease_end_fault_thread(l);
-	}
 	if (r < 0) {
-		l->uffd = -1;
 		errno = -r;
 		r = problem_errno(p, "cannot start a thread");
 		goto fail;
 	}
-	pthread_mutex_lock(&vm->lock);
 	l->active = true;
-	vm->live_workers++;
-	pthread_mutex_unlock(&vm->lock);
 	return 0;
 fail:
-	close(uffd);
+	undo_activation(l);
+	lease_close_refused(l, uffd);
 	return r;
 }
 
@@ -328,9 +358,12 @@ void lease_free(struct lease *l)
 	if (!l)
 		return;
 	vm = l->vm;
-	if (l->active) {
+	if (l->has_worker) {
+		/* refused if it was released in the right way; otherwise no client ever had it, and this is quick */
+		l->stop_job = (struct job){ .kind = JOB_RELEASE };
+		if (!atomic_load(&l->ending))
+			lease_submit(l, &l->stop_job);
 		pthread_join(l->worker, NULL); /* it has joined the fault thread */
-		assert(l->ended);
 	}
 	pthread_mutex_lock(&vm->lock);
 	if (!list_empty(&l->link)) {
@@ -340,14 +373,7 @@ void lease_free(struct lease *l)
 	}
 	list_remove(&l->link);
 	pthread_mutex_unlock(&vm->lock);
-	if (l->own)
-		munmap(l->own, l->pages * PAGE_SIZE);
-	if (l->own_uffd >= 0)
-		close(l->own_uffd);
-	if (l->uffd >= 0)
-		close(l->uffd);
-	victims_free(l->victims);
-	bench_fini(&l->bench);
+	undo_activation(l);
 	page_map_fini(&l->map);
 	segment_free(l->memory);
 	pthread_mutex_destroy(&l->jobs_lock);
@@ -405,16 +431,12 @@ static uint64_t told(uint64_t w)
 
 static uint64_t stored_bytes(struct lease *l, uint64_t page, uint64_t w)
 {
-	const struct cache_object *o;
-
 	switch (word_state(w)) {
 	case PAGE_RESIDENT:
 	case PAGE_SWAPPED:
 		return PAGE_SIZE;
 	case PAGE_COMPRESSED:
-		/* read without the lock: the object may be gone by now, so nothing it says is trusted */
-		o = cache_look(l->vm->cache, word_ref(w));
-		return o->page == page && o->length <= CACHE_OBJECT_MAX ? cache_object_bytes(o) : 0;
+		return cache_stored_bytes(l->vm->cache, word_ref(w), (uint32_t)page);
 	default:
 		return 0;
 	}

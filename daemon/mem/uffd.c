@@ -65,6 +65,9 @@ int uffd_read(int fd, struct uffd_fault *ret)
 		return -errno;
 	if (n != sizeof msg)
 		return -EIO;
+	/* reading this event put a new descriptor into our table */
+	if (msg.event == UFFD_EVENT_FORK)
+		close((int)msg.arg.fork.ufd);
 	if (msg.event != UFFD_EVENT_PAGEFAULT)
 		return 0;
 	ret->address = msg.arg.pagefault.address;

@@ -12,7 +12,7 @@
  * drop their mappings (zap), which leaves the pages; those that are mapped again when their turn comes were used.  The
  * distance between the two is the length of the queue, up to an eighth of what is resident.  A page that was evicted
  * and came back has shown its use without anybody's help: it has one use of credit, and is passed over once.
- * A library that does not answer within a second is not asked for ten; its pages go in fill order with that credit.
+ * A library that does not answer within 50 ms is not asked for ten seconds; its pages go in fill order with that credit.
  *
  * A zap is only a hint to the kernel's page tables: content, protection and charge do not change.  What an answer
  * says is never trusted with more than the order of victims. */
@@ -27,7 +27,8 @@
 #define QUEUE_MIN   512u
 #define QUEUE_MAX   16384u		/* power of two */
 #define ASK_PAGES   (RUN_MAX * 8)	/* pages in one order */
-#define ASK_ROUNDS  8u			/* answers that spare everything, before pages are taken all the same */
+#define ANSWER_NS   (50 * NS_PER_MS)	/* an answer that took longer is the last for a while */
+#define ASK_ROUNDS  3u			/* answers that spare everything, before pages are taken all the same */
 #define QUIET_NS    (10 * NS_PER_S)
 
 struct victims {
@@ -220,6 +221,7 @@ static bool look(struct lease *l, bool spare)
 	struct run runs[ASK_PAGES];
 	uint8_t bits[ASK_PAGES / 8];
 	uint32_t pages[ASK_PAGES];
+	uint64_t began_ns;
 	unsigned n = 0;
 	int r = -ENODATA;
 
@@ -234,8 +236,10 @@ static bool look(struct lease *l, bool spare)
 		return v->head < v->tail;
 	if (spare) {
 		memset(bits, 0, sizeof bits);
+		began_ns = now_ns();
 		r = l->vm->orders.present(l->vm->orders.userdata, l, runs, runs_of(pages, n, runs), bits);
-		if (r < 0)
+		/* reclaim cannot wait for a library that is slow, by accident or on purpose */
+		if (r < 0 || now_ns() - began_ns > ANSWER_NS)
 			v->quiet_until_ns = now_ns() + QUIET_NS;
 	}
 	v->ready_count = v->ready_next = 0;

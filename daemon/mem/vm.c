@@ -2,6 +2,8 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -97,7 +99,7 @@ void vm_stop(struct vm *vm, void (*gone)(void *userdata), void *userdata)
 		struct lease *l = container_of(i, struct lease, link);
 
 		l->stop_job = (struct job){ .kind = JOB_RELEASE };
-		lease_submit(l, &l->stop_job); /* refused if it was never active, or ends already: both fine */
+		lease_submit(l, &l->stop_job); /* refused if it ends already, which is fine */
 	}
 	if (none)
 		gone(userdata);
@@ -131,7 +133,27 @@ struct account *vm_account(struct vm *vm)
 
 const char *vm_trouble(const struct vm *vm)
 {
-	return atomic_load(&vm->troubled) ? vm->trouble : "";
+	return atomic_load(&vm->troubled) == 2 ? vm->trouble : "";
+}
+
+bool vm_must_end(const struct vm *vm)
+{
+	return atomic_load(&vm->must_end);
+}
+
+void vm_set_trouble(struct vm *vm, bool must_end, const char *fmt, ...)
+{
+	unsigned none = 0;
+	va_list ap;
+
+	if (atomic_compare_exchange_strong(&vm->troubled, &none, 1)) {
+		va_start(ap, fmt);
+		vsnprintf(vm->trouble, sizeof vm->trouble, fmt, ap);
+		va_end(ap);
+		atomic_store(&vm->troubled, 2);
+	}
+	if (must_end)
+		atomic_store(&vm->must_end, true);
 }
 
 void vm_set_orders(struct vm *vm, const struct vm_orders *orders)
@@ -181,6 +203,7 @@ struct lease *vm_first_lease(struct vm *vm)
 void vm_reclaim(struct vm *vm, uint64_t frames, bool limit)
 {
 	uint64_t all = atomic_load(&vm->pages[PAGE_RESIDENT]);
+	bool cache_asked = false;
 
 	pthread_mutex_lock(&vm->lock);
 	list_foreach(i, &vm->leases) {
@@ -194,9 +217,11 @@ void vm_reclaim(struct vm *vm, uint64_t frames, bool limit)
 		pthread_mutex_unlock(&l->ledger_lock);
 		part = all ? (frames * mine + all - 1) / all : 0;
 		/* a VM that is all cache still has something to give: its oldest blocks */
-		if (!all && l->link.prev == &vm->leases)
+		if (!all && !cache_asked) {
 			part = frames;
-		if (part)
+			cache_asked = true;
+		}
+		if (part || !frames)
 			lease_request_reclaim(l, part, limit);
 	}
 	pthread_mutex_unlock(&vm->lock);
@@ -243,7 +268,7 @@ uint64_t vm_check_wall(struct vm *vm)
 
 	list_foreach(i, &vm->leases) {
 		struct lease *l = container_of(i, struct lease, link);
-		uint64_t over = l->active ? lease_excess(l) : 0;
+		uint64_t over = lease_excess(l);
 
 		excess += over;
 		/* more than what is in flight between two looks: find the pages and charge them */

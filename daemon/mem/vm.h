@@ -62,6 +62,8 @@ void vm_fault_histogram(struct vm *vm, enum fault_cause cause, struct histogram_
 struct account *vm_account(struct vm *vm);
 /* "" or why the VM cannot go on (a page was lost and the kernel cannot poison it). */
 const char *vm_trouble(const struct vm *vm);
+/* Whether that reason is the client's own doing (it took memory that is not there): end its session. */
+bool vm_must_end(const struct vm *vm);
 
 /* Ask the VM's leases to evict `frames` in all; `limit`: because of its own limit.  Never blocks; the work is
  * spread over the lease workers.  Replaces an earlier unfinished request. */
@@ -77,7 +79,7 @@ struct vm_orders {
 	 * not waited for; orders are executed in the order they were sent. */
 	void (*zap)(void *userdata, struct lease *l, const struct run *runs, unsigned n);
 	/* Which of these pages are mapped again: one bit a page, in the order of the runs, at most
-	 * RUN_MAX * 8 pages.  Waits, at most a second.  0, or -errno when there is no answer. */
+	 * RUN_MAX * 8 pages.  Waits, at most 100 ms.  0, or -errno when there is no answer. */
 	int (*present)(void *userdata, struct lease *l, const struct run *runs, unsigned n, uint8_t *ret_bits);
 	void *userdata;
 };

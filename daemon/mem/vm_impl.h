@@ -30,6 +30,8 @@ struct vm_counters {
 #include "mem/vm_numbers.def"
 #undef NUMBER
 };
+/* Why the VM cannot go on; the first reason stays.  `must_end`: its client is to be sent away. */
+void vm_set_trouble(struct vm *vm, bool must_end, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 #define COUNT(vm, name, n) atomic_fetch_add_explicit(&(vm)->counters.name, (n), memory_order_relaxed)
 
 struct vm {
@@ -58,8 +60,9 @@ struct vm {
 	struct histogram latency[FAULT_CAUSES];
 	_Atomic bool has_orders;
 	struct vm_orders orders;		/* set once, before has_orders */
-	_Atomic bool troubled;
-	char trouble[160];			/* set once, before troubled */
+	_Atomic unsigned troubled;		/* 0: no, 1: being written, 2: told */
+	_Atomic bool must_end;
+	char trouble[160];
 };
 
 /* What a thread that fills or evicts owns: a run of pages, page-aligned, locked in memory, and its codec. */
@@ -105,7 +108,8 @@ struct lease {
 	_Atomic uint64_t own_filled;	/* pages filled since `own` was last mapped anew */
 
 	pthread_t fault_thread, worker;
-	_Atomic bool active;		/* both threads run (or ran) */
+	bool has_worker;		/* from the lease's first to its last moment */
+	_Atomic bool active;		/* the client has mapped it; both threads run (or ran) */
 	_Atomic bool ending;		/* no new jobs, reclaim stops */
 	_Atomic bool fault_stop, fault_ended;
 
@@ -116,6 +120,8 @@ struct lease {
 	_Atomic uint64_t reclaim;	/* frames to free */
 	_Atomic bool reclaim_limit;	/* because of the VM's own limit */
 	bool refresh;			/* map `own` anew (under jobs_lock) */
+	int refused_fds[4];		/* to be closed where it may block (under jobs_lock) */
+	unsigned n_refused_fds;
 	bool ended;			/* the worker takes no jobs any more (under jobs_lock) */
 	bool released;			/* its pages are in no store any more (under vm.stores_lock) */
 	struct job adopt_job;		/* vm_check_wall's, while adopting */
@@ -178,8 +184,10 @@ void lease_wake(struct lease *l, uint64_t page, uint64_t count);
 
 /* Bring in `count` neighbouring pages whose words the caller has locked, all of one state (SWAPPED: neighbouring
  * slots), for which it has charged `count` frames.  Settles and unlocks all words, wakes the client's
- * waiters.  Returns how many are resident now; the rest keep their state and their frames are uncharged. */
-unsigned fill_run(struct lease *l, struct bench *b, uint64_t page, unsigned count, const uint64_t *before);
+ * waiters.  Returns how many are resident now; the rest keep their state and their frames are uncharged.  Only when a
+ * guest waits for the first page is a store asked again and again, and the page lost in the end if it fails. */
+unsigned fill_run(struct lease *l, struct bench *b, uint64_t page, unsigned count, const uint64_t *before,
+	bool guest_waits);
 /* A fault on a page that should be resident: give it a zero page if the client punched it out. */
 void fill_discarded(struct lease *l, uint64_t page, uint64_t before);
 /* Map the daemon's own mapping (again). */
@@ -226,8 +234,12 @@ void *worker_main(void *lease);
 bool lease_lock_word(struct lease *l, uint64_t page, uint64_t timeout_ns, uint64_t *ret_before);
 void lease_request_reclaim(struct lease *l, uint64_t frames, bool limit);
 void lease_request_refresh(struct lease *l);
+/* Do what reclaim has asked for meanwhile; long jobs call it between two steps, holding no word. */
+void lease_serve_reclaim(struct lease *l);
 /* Ends and joins it (lease.c). */
 void lease_end_fault_thread(struct lease *l);
+/* Close a descriptor that a client passed, on the worker: closing a file of its own making may block (lease.c). */
+void lease_close_refused(struct lease *l, int fd);
 
 /* ---- audit.c ---- */
 void lease_run_audit(struct lease *l, struct lease_audit *ret);

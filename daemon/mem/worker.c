@@ -2,8 +2,11 @@
 #include "mem/vm_impl.h"
 
 #include "base/clock.h"
+#include "mem/inject.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
 #include <sched.h>
 #include <time.h>
 
@@ -43,7 +46,7 @@ int lease_submit(struct lease *l, struct job *job)
 	job->r = 0;
 	job->pages = 0;
 	pthread_mutex_lock(&l->jobs_lock);
-	if (!l->active || l->ended || atomic_load(&l->ending)) {
+	if (l->ended || atomic_load(&l->ending) || (ranged && !l->active)) {
 		r = -EBUSY;
 	} else {
 		if (job->kind == JOB_RELEASE)
@@ -119,12 +122,21 @@ static void reclaim_some(struct lease *l)
 	for (unsigned failed = 0; !won && failed < FAILED_BATCHES_MAX; failed++)
 		won = reclaim_batch(l);
 	/* nothing to be had, or done; a new request may have come meanwhile and is then served next */
-	if (!won || won >= want) {
+	if (!won) {
+		/* no poke: the next look comes by itself, and asks somebody else if this goes on */
+		atomic_compare_exchange_strong(&l->reclaim, &want, 0);
+	} else if (won >= want) {
 		atomic_compare_exchange_strong(&l->reclaim, &want, 0);
 		arena_poke(l->vm->arena);
 	} else {
 		atomic_compare_exchange_strong(&l->reclaim, &want, want - won);
 	}
+}
+
+void lease_serve_reclaim(struct lease *l)
+{
+	if (l->active && atomic_load(&l->reclaim))
+		reclaim_some(l);
 }
 
 /* ---- bringing in ---- */
@@ -146,7 +158,7 @@ static int charge_frame(struct lease *l, bool wait)
 			return -ENOMEM;
 		arena_poke(vm->arena);
 		if (atomic_load(&l->reclaim))
-			reclaim_some(l);
+			lease_serve_reclaim(l);
 		else
 			account_wait(&vm->account, WAIT_NS);
 	}
@@ -162,6 +174,7 @@ static int populate(struct lease *l, struct run range, bool wait, uint64_t *ret_
 		unsigned n = 0;
 		int r = 0;
 
+		lease_serve_reclaim(l);
 		if (word_state(w) == PAGE_RESIDENT && !(w & WORD_BUSY)) {
 			page++;
 			continue;
@@ -198,7 +211,9 @@ static int populate(struct lease *l, struct run range, bool wait, uint64_t *ret_
 				return -EIO;
 			continue; /* became resident, or changed: look again */
 		}
-		n = fill_run(l, &l->bench, page, n, before);
+		n = fill_run(l, &l->bench, page, n, before, false);
+		if (!n)
+			return atomic_load(&l->ending) ? -ESHUTDOWN : -EIO;
 		*ret_pages += n;
 		COUNT(l->vm, populated_pages, n);
 		page += n;
@@ -229,6 +244,7 @@ static int check_pins(struct lease *l, struct run range, bool pin)
 	return 0;
 }
 
+/* The words of the range have been touched. */
 static void apply_pins(struct lease *l, struct run range, bool pin)
 {
 	uint64_t unpinned = 0;
@@ -236,8 +252,8 @@ static void apply_pins(struct lease *l, struct run range, bool pin)
 	for (uint64_t page = range.page; page < range.page + range.count; page++) {
 		uint64_t before, now;
 
-		while (page_map_touch(&l->map, page) < 0)
-			account_wait(&l->vm->account, WAIT_NS);
+		if (page % RUN_MAX == 0)
+			lease_serve_reclaim(l);
 		while (!lease_lock_word(l, page, GIVE_UP_NS, &before))
 			;
 		now = pin ? before + (1ull << WORD_PIN_SHIFT) : before - (1ull << WORD_PIN_SHIFT);
@@ -250,8 +266,12 @@ static void apply_pins(struct lease *l, struct run range, bool pin)
 
 static int pin(struct lease *l, struct run range, uint64_t *ret_pages)
 {
-	int r = check_pins(l, range, true);
+	int r;
 
+	for (uint64_t page = range.page; page < range.page + range.count; page++)
+		if (page_map_touch(&l->map, page) < 0)
+			return -ENOMEM;
+	r = check_pins(l, range, true);
 	if (r < 0)
 		return r;
 	apply_pins(l, range, true);
@@ -263,19 +283,26 @@ static int pin(struct lease *l, struct run range, uint64_t *ret_pages)
 
 /* ---- the other jobs ---- */
 
-static void discard(struct lease *l, struct run range, uint64_t *ret_pages)
+static int discard(struct lease *l, struct run range, uint64_t *ret_pages)
 {
 	uint64_t end = range.page + range.count;
 	struct batch b = { .count = 0 };
+	int r = 0;
 
 	for (uint64_t page = range.page; page < end; page++) {
-		if (page_map_has(&l->map, page) && lease_lock_word(l, page, GIVE_UP_NS, &b.before[b.count]))
-			b.page[b.count++] = page;
+		if (page_map_has(&l->map, page)) {
+			if (lease_lock_word(l, page, GIVE_UP_NS, &b.before[b.count]))
+				b.page[b.count++] = page;
+			else
+				r = -EBUSY; /* its store does not answer: it keeps its content */
+		}
 		if (b.count == RUN_MAX || (page + 1 == end && b.count)) {
 			*ret_pages += discard_batch(l, &b);
 			b.count = 0;
+			lease_serve_reclaim(l);
 		}
 	}
+	return r;
 }
 
 static void dont_need(struct lease *l, struct run range, uint64_t *ret_pages)
@@ -288,13 +315,30 @@ static void dont_need(struct lease *l, struct run range, uint64_t *ret_pages)
 	}
 }
 
+/* The client may keep its descriptor and its mapping for ever: the pages must be gone before their frames are
+ * given to somebody else.  Whoever still touches them there waits; it reads no zeros. */
+static void empty(struct lease *l)
+{
+	if (inject.twin_no_punch)
+		return;
+	for (unsigned tries = 0; tries < 3; tries++) {
+		(void)fallocate(l->memory->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)(l->pages * PAGE_SIZE));
+		if (!segment_blocks(l->memory))
+			return;
+	}
+	/* it is being written to at this moment, by its client behind our back: those pages are of its own cgroup */
+	COUNT(l->vm, foreign_pages, segment_blocks(l->memory));
+}
+
 /* Everything back: the words are walked so that other leases of the VM keep their stores. */
 static void release(struct lease *l)
 {
 	struct vm *vm = l->vm;
 	uint64_t pinned = 0;
 
-	lease_end_fault_thread(l);
+	if (l->active)
+		lease_end_fault_thread(l);
+	empty(l);
 	pthread_mutex_lock(&vm->stores_lock);
 	for (uint64_t page = 0; page < l->pages; page++) {
 		uint64_t w = page_map_read(&l->map, page);
@@ -314,6 +358,13 @@ static void release(struct lease *l)
 	pthread_mutex_unlock(&vm->stores_lock);
 	atomic_fetch_sub(&vm->pinned_pages, pinned);
 	cache_trim(vm->cache, 0);
+	segment_uncharge(l->memory, atomic_load(&l->memory->frames));
+	/* Nobody else uses them now, and closing the last reference of a userfaultfd takes its client's locks. */
+	if (l->uffd >= 0)
+		close(l->uffd);
+	if (l->own_uffd >= 0)
+		close(l->own_uffd);
+	l->uffd = l->own_uffd = -1;
 }
 
 static void run_job(struct lease *l, struct job *job)
@@ -329,7 +380,7 @@ static void run_job(struct lease *l, struct job *job)
 		dont_need(l, job->range, &job->pages);
 		break;
 	case JOB_DISCARD:
-		discard(l, job->range, &job->pages);
+		job->r = discard(l, job->range, &job->pages);
 		break;
 	case JOB_PIN:
 		job->r = pin(l, job->range, &job->pages);
@@ -359,8 +410,15 @@ static struct job *next_job(struct lease *l, bool *ret_refresh)
 	struct job *job;
 
 	pthread_mutex_lock(&l->jobs_lock);
-	while (!l->jobs && !l->refresh && !atomic_load(&l->reclaim))
+	while (!l->jobs && !l->refresh && !atomic_load(&l->reclaim) && !l->n_refused_fds)
 		pthread_cond_wait(&l->jobs_cond, &l->jobs_lock);
+	while (l->n_refused_fds) {
+		int fd = l->refused_fds[--l->n_refused_fds];
+
+		pthread_mutex_unlock(&l->jobs_lock);
+		close(fd);
+		pthread_mutex_lock(&l->jobs_lock);
+	}
 	job = l->jobs;
 	if (job) {
 		l->jobs = job->next;
@@ -397,6 +455,7 @@ void *worker_main(void *arg)
 {
 	struct lease *l = arg;
 	struct vm *vm = l->vm;
+	static const struct timespec pause = { .tv_nsec = 1000000 };
 	void (*gone)(void *) = NULL;
 	void *gone_data = NULL;
 
@@ -404,13 +463,12 @@ void *worker_main(void *arg)
 		bool refresh;
 		struct job *job = next_job(l, &refresh);
 
-		if (refresh && own_map(l) < 0)
-			lease_request_refresh(l); /* fills wait for it: try again */
-		if (!job) {
-			if (atomic_load(&l->reclaim))
-				reclaim_some(l);
+		/* fills wait for it, also those of this thread */
+		while (refresh && !atomic_load(&l->ending) && own_map(l) < 0)
+			nanosleep(&pause, NULL);
+		lease_serve_reclaim(l);
+		if (!job)
 			continue;
-		}
 		run_job(l, job);
 		if (job->kind == JOB_RELEASE) {
 			close_queue(l);
