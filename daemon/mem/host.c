@@ -21,7 +21,7 @@ static uint64_t meminfo_available(void)
 static uint64_t read_number(const char *dir, const char *file)
 {
 	uint64_t n = UINT64_MAX;
-	char path[512];
+	char path[600];
 	FILE *f;
 
 	snprintf(path, sizeof path, "%s/%s", dir, file);
