@@ -28,11 +28,13 @@
 #define QUEUE_MAX   16384u		/* power of two */
 #define ASK_PAGES   (RUN_MAX * 8)	/* pages in one order */
 #define ANSWER_NS   (50 * NS_PER_MS)	/* an answer that took longer is the last for a while */
+#define AGE_ORDERS  2u			/* most zaps sent before a look */
 #define ASK_ROUNDS  3u			/* answers that spare everything, before pages are taken all the same */
 #define QUIET_NS    (10 * NS_PER_S)
 
 struct victims {
-	uint64_t hand;
+	uint64_t hand;			/* where the round is: next page, */
+	uint64_t epoch, left;		/* generation that it looks for, words left in its walk */
 	uint64_t random;
 	uint64_t quiet_until_ns;
 	uint32_t *queue;		/* aged candidates, oldest first: [head, tail) modulo QUEUE_MAX */
@@ -52,6 +54,7 @@ int victims_new(struct victims **ret, struct lease *l)
 		free(v);
 		return -ENOMEM;
 	}
+	v->epoch = UINT64_MAX;
 	v->random = 0x9e3779b97f4a7c15ull ^ l->gpa ^ l->id;
 	*ret = v;
 	return 0;
@@ -106,30 +109,36 @@ static void sort_batch(struct lease *l, struct batch *b)
 		b->before[i] = atomic_load_explicit(lease_word(l, b->page[i]), memory_order_relaxed) & ~WORD_BUSY;
 }
 
-/* Go round for pages of the oldest generations; `visit` answers whether to go on.  Pinned pages are made newest, so
- * that they are not met again soon; so are, with `credit`, pages that have uses to their credit. */
+/* Go round for pages of the oldest generations; `visit` answers whether to go on.  The place is kept between calls, so
+ * that a round costs one look at each word a generation, however small the bites.  Pinned pages are made newest, so that
+ * they are not met again soon; so are, with `credit`, pages that have uses to their credit. */
 static void go_round(struct lease *l, bool credit, bool (*visit)(struct lease *, uint64_t, uint64_t, void *), void *data)
 {
 	struct victims *v = l->victims;
-	uint64_t newest, oldest = ledger_oldest(l, &newest);
+	uint64_t newest, oldest = ledger_oldest(l, &newest), begun = 0;
 
-	for (uint64_t epoch = oldest; epoch <= newest; epoch++) {
-		for (uint64_t seen = 0; seen < l->pages;) {
-			uint64_t page = v->hand, w;
+	if (v->epoch < oldest)
+		v->left = 0; /* the generation it was looking for has no pages any more */
+	/* once through all generations, from wherever the hand is, and the rest of the walk it was in */
+	while (begun <= newest - oldest + 1) {
+		if (!v->left) {
+			v->epoch = v->epoch >= oldest && v->epoch < newest ? v->epoch + 1 : oldest;
+			v->left = l->pages;
+			begun++;
+		}
+		while (v->left) {
+			uint64_t page = v->hand < l->pages ? v->hand : 0, w, step = 1;
 
-			if (page >= l->pages)
-				page = v->hand = 0;
 			if (!page_map_has(&l->map, page)) {
-				uint64_t skip = MAP_BLOCK_PAGES - page % MAP_BLOCK_PAGES;
-
-				v->hand = page + skip;
-				seen += skip;
-				continue;
+				step = MAP_BLOCK_PAGES - page % MAP_BLOCK_PAGES;
+				step = step < l->pages - page ? step : l->pages - page;
 			}
-			v->hand = page + 1;
-			seen++;
+			v->hand = page + step;
+			v->left -= step < v->left ? step : v->left;
+			if (!page_map_has(&l->map, page))
+				continue;
 			w = atomic_load_explicit(lease_word(l, page), memory_order_relaxed);
-			if (word_state(w) != PAGE_RESIDENT || (w & WORD_BUSY) || !epoch_is(w, epoch))
+			if (word_state(w) != PAGE_RESIDENT || (w & WORD_BUSY) || !epoch_is(w, v->epoch))
 				continue;
 			if (word_pins(w)) {
 				ledger_restamp(l, page, w, true, 0);
@@ -144,6 +153,12 @@ static void go_round(struct lease *l, bool credit, bool (*visit)(struct lease *,
 				return;
 		}
 	}
+}
+
+void victims_restart(struct lease *l)
+{
+	l->victims->left = 0;
+	l->victims->epoch = UINT64_MAX;
 }
 
 static bool visit_take(struct lease *l, uint64_t page, uint64_t w, void *data)
@@ -201,13 +216,14 @@ static void age_more(struct lease *l)
 	struct run runs[ASK_PAGES];
 
 	want = want < QUEUE_MIN ? QUEUE_MIN : want > QUEUE_MAX - ASK_PAGES ? QUEUE_MAX - ASK_PAGES : want;
-	while (v->tail - v->head < want) {
+	/* the queue grows a little with each look, so that an answer never waits behind many zaps */
+	for (unsigned i = 0; i < AGE_ORDERS && v->tail - v->head < want; i++) {
 		g.count = 0;
 		go_round(l, true, visit_age, &g);
 		if (!g.count)
 			return;
-		for (unsigned i = 0; i < g.count; i++)
-			v->queue[v->tail++ % QUEUE_MAX] = g.pages[i];
+		for (unsigned k = 0; k < g.count; k++)
+			v->queue[v->tail++ % QUEUE_MAX] = g.pages[k];
 		l->vm->orders.zap(l->vm->orders.userdata, l, runs, runs_of(g.pages, g.count, runs));
 		if (g.count < ASK_PAGES)
 			return;

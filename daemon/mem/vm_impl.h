@@ -225,6 +225,8 @@ struct lease *store_find_lease(struct vm *vm, uint32_t id);
 struct victims;
 int victims_new(struct victims **ret, struct lease *l);
 void victims_free(struct victims *v);
+/* Begin again with the oldest generation (pages have been made oldest). */
+void victims_restart(struct lease *l);
 /* Lock up to RUN_MAX victims into the batch (sorted).  0: nothing to be had. */
 unsigned victims_pick(struct lease *l, struct batch *batch);
 

@@ -313,6 +313,7 @@ static void dont_need(struct lease *l, struct run range, uint64_t *ret_pages)
 		if (word_state(w) == PAGE_RESIDENT && ledger_restamp(l, page, w, false, 0))
 			++*ret_pages;
 	}
+	victims_restart(l);
 }
 
 /* The client may keep its descriptor and its mapping for ever: the pages must be gone before their frames are
