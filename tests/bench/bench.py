@@ -219,17 +219,17 @@ class Daemon(lib.daemon.Daemon):
         return [int(t) for t in os.listdir(f"/proc/{self.pid}/task")
                 if read(f"/proc/{self.pid}/task/{t}/comm") == name[:15]]
 
-    def settle(self, vm, start_s=5, still_s=0.5, limit_s=60):
-        """Wait until evictions have begun (or will not), and have stopped."""
-        first = value = self.vm(vm)["evicted_pages"]
-        began = since = time.monotonic()
+    def settle(self, vm, stuck_s=4, limit_s=60):
+        """Wait until reclaim has reached its goal, or gets nowhere, and has stopped."""
+        value, began = None, time.monotonic()
         while time.monotonic() - began < limit_s:
-            time.sleep(0.05)
-            now = self.vm(vm)["evicted_pages"]
+            now, arena = self.vm(vm)["evicted_pages"], self.call("Status")["status"]["arena"]
             if now != value:
                 value, since = now, time.monotonic()
-            elif time.monotonic() - since > (start_s if value == first else still_s):
+            still = time.monotonic() - since
+            if still > (0.3 if arena["free_bytes"] >= arena["goal_free_bytes"] else stuck_s):
                 return
+            time.sleep(0.05)
         log(f"evictions of {vm} still go on after {limit_s} s")
 
     def audit(self):

@@ -105,7 +105,7 @@ def at_limit(s):
     """Faults while the arena is as full as it ever gets."""
     with Daemon(s, FULL_ARENA_MIB, fault_around="1") as daemon, s.lease(daemon, GUEST_MIB) as guest:
         guest.do("fill", 0, GUEST_MIB * PAGES)
-        daemon.settle(guest.vm, start_s=1)
+        daemon.settle(guest.vm)
         s.load(guest, daemon.pages(guest.vm, "compressed"), "data", 1)
         s.pin_guest(guest, daemon)
         waits = daemon.vm(guest.vm)["frame_waits"]
