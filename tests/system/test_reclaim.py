@@ -93,6 +93,24 @@ def test_foreign_pages_beyond_the_arena():
         d.audit()
 
 
+def test_foreign_writes_to_evicted_pages():
+    """Written into the holes of pages that are in a store: the client gets what it wrote and pays for it; the ledger
+    and the neighbour are not disturbed."""
+    with daemon(64) as d, Puppet(d, "sneak", 24, limit=8) as a, Puppet(d, "neighbour", 8) as b:
+        b.do("fill", 0, 0, b.pages, 1, "mix")
+        a.do("fill", 0, 0, 256, 2, "text")
+        a.evict(0, 256, 512, 3072)
+        a.do("fd_write", 0, 64, 64, 3, "text")
+        wait_until(lambda: d.run_memctl("audit").returncode == 0 and a.resident(64, 64) == 64, 15 * SLOW,
+                   "a ledger that follows")
+        check(a.numbers()["foreign_pages"] >= 64, "they are counted")
+        a.check(64, 64, 3, "text")
+        a.check(0, 64, 2, "text")
+        a.check(128, 128, 2, "text")
+        b.check(0, b.pages, 1, "mix")
+        d.audit()
+
+
 def test_foreign_discard():
     """A client that punches its own memfd reads zeros, and the ledger follows."""
     with daemon(48, settings=["fault_around=1"]) as d, Puppet(d, "vm", 24) as p:
