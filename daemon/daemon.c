@@ -161,7 +161,16 @@ static void each_vm(void *userdata, void (*one)(void *arg, struct vm *vm), void 
 
 static void tick_now(void *userdata)
 {
-	tick_run(userdata);
+	struct daemon *d = userdata;
+
+	tick_run(d->tick);
+	/* ending takes a client from the list later, by a post: the walk is safe */
+	list_foreach(l, &d->clients) {
+		struct client *c = container_of(l, struct client, link);
+
+		if (!c->ending && vm_must_end(c->vm))
+			client_end(c, vm_trouble(c->vm));
+	}
 }
 
 static int start_tick(struct daemon *d, struct problem *p)
@@ -182,7 +191,7 @@ static int start_tick(struct daemon *d, struct problem *p)
 	}
 	r = tick_new(&d->tick, d->arena, d->reclaim, d->record, &(struct tick_vms){ each_vm, d });
 	if (r == 0)
-		r = loop_timer_new(d->loop, NS_PER_S, tick_now, d->tick, &d->tick_timer);
+		r = loop_timer_new(d->loop, NS_PER_S, tick_now, d, &d->tick_timer);
 	if (r < 0)
 		return problem_set(p, -r, PROBLEM_SYSTEM, 0, 0, "cannot start the tick: %s", strerror(-r));
 	return 0;

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/list.h"
+#include "base/log.h"
 #include "policy/state.h"
 #include "record/record.h"
 
@@ -9,6 +10,8 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define PROBE_TICKS 60
 
 /* What a VM's histograms held at the last tick: the history tells of each period by itself. */
 struct past {
@@ -27,6 +30,8 @@ struct tick {
 	uint64_t ts_ms;		/* of the running tick */
 	uint64_t n_vms;		/* counted by it */
 	uint64_t taken_frames;
+	uint64_t ticks;
+	bool huge_pages;	/* found by the last probe */
 };
 
 static struct past *find_past(struct tick *t, const char *name)
@@ -141,9 +146,26 @@ void tick_host_numbers(struct tick *t, struct host_numbers *ret)
 	};
 }
 
+/* An administrator may turn huge pages of shared memory on while guests run; eviction verifies every hole, so this is
+ * a warning here, and a refusal only at start. */
+static void probe_huge_pages(struct tick *t)
+{
+	struct problem p = { 0 };
+	bool found;
+
+	if (t->ticks++ % PROBE_TICKS)
+		return;
+	found = arena_probe_huge_pages(&p) < 0;
+	if (found && !t->huge_pages)
+		log_error("%s", p.text);
+	t->huge_pages = found;
+}
+
 void tick_run(struct tick *t)
 {
 	struct host_numbers n;
+
+	probe_huge_pages(t);
 
 	t->ts_ms = wall_ns() / NS_PER_MS;
 	t->n_vms = 0;
