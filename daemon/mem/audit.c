@@ -143,10 +143,12 @@ static void audit_chunk(struct lease *l, uint64_t page, unsigned count, struct l
 			} else if (s != PAGE_RESIDENT && has) {
 				uint64_t stored = words[i];
 
+				MOVES_BEGIN(l->vm);
 				words[i] = adopt(l, page + i, stored, a);
 				word_record(lease_word(l, page + i), words[i]);
 				if (word_state(words[i]) == PAGE_RESIDENT)
 					store_forget(l->vm, stored);
+				MOVES_END(l->vm);
 			}
 			if (words[i] & WORD_MOVING) {
 				a->wrong++;
@@ -224,41 +226,35 @@ void lease_run_audit(struct lease *l, struct lease_audit *a)
 	}
 }
 
-/* Changes whenever a page may be on its way into or out of a store. */
-static uint64_t traffic(struct vm *vm)
-{
-	return atomic_load(&vm->counters.events) + atomic_load(&vm->counters.evicted_pages) +
-		atomic_load(&vm->counters.populated_pages) + atomic_load(&vm->counters.discarded_pages) +
-		atomic_load(&vm->counters.written_back_pages) + atomic_load(&vm->counters.cleaned_pages);
-}
-
 static uint64_t difference(uint64_t x, uint64_t y)
 {
 	return x > y ? x - y : y - x;
 }
 
-/* A store's content and the words that refer to it change one after the other: they are equal while nothing moves,
- * and differ by what is in the hands of the lease's threads otherwise. */
+/* A store's content and the words that refer to it change one after the other, inside an act that is counted at its
+ * begin and its end.  If no act is under way and none has begun meanwhile, they are equal to the page; in all the
+ * traffic of a busy VM there may be no such instant, and they differ by what is in the hands of its threads. */
 static void compare_stores(struct vm *vm, struct vm_audit *a, struct cache_numbers *c)
 {
 	static const struct timespec pause = { .tv_nsec = 500000 };
-	uint64_t slack = 0, before;
+	uint64_t slack = 0;
+	bool still = false;
 
-	list_foreach(i, &vm->leases)
-		slack += 4 * RUN_MAX;
-	for (unsigned i = 0; i < 4; i++) {
-		before = traffic(vm);
+	for (unsigned i = 0; i < 8 && !still; i++) {
+		uint64_t ended = atomic_load(&vm->moves_ended), begun = atomic_load(&vm->moves_begun);
+
+		if (i)
+			nanosleep(&pause, NULL);
 		cache_get_numbers(vm->cache, c);
 		a->cache_live_pages = c->live_objects;
 		a->cache_map_pages = atomic_load(&vm->pages[PAGE_COMPRESSED]);
 		a->swap_used_slots = swap_used_slots(vm->swap);
 		a->swap_map_pages = atomic_load(&vm->pages[PAGE_SWAPPED]);
-		if (a->cache_live_pages == a->cache_map_pages && a->swap_used_slots == a->swap_map_pages)
-			return;
-		nanosleep(&pause, NULL);
+		still = begun == ended && atomic_load(&vm->moves_begun) == begun;
 	}
-	if (traffic(vm) == before && !vm_reclaiming(vm))
-		slack = 0;
+	if (!still)
+		list_foreach(i, &vm->leases)
+			slack += 4 * RUN_MAX;
 	if (difference(a->cache_live_pages, a->cache_map_pages) > slack) {
 		a->ok = false;
 		wrong(a->first_wrong, sizeof a->first_wrong, "the cache holds %llu pages, %llu words refer to it",

@@ -237,6 +237,7 @@ unsigned evict_batch(struct lease *l, struct bench *bench, struct batch *b)
 	uint64_t words[RUN_MAX], prot, have, stored = 0, swap = 0, out, zero = 0;
 	unsigned n;
 
+	MOVES_BEGIN(vm);
 	prot = protect(l, b);
 	have = copy_out(l, b, bench->buf, prot);
 	for (unsigned i = 0; i < b->count; i++) {
@@ -275,6 +276,7 @@ unsigned evict_batch(struct lease *l, struct bench *bench, struct batch *b)
 	}
 	unprotect(l, b, prot);
 	unlock_and_wake(l, b, words);
+	MOVES_END(vm);
 	n = (unsigned)__builtin_popcountll(have);
 	segment_uncharge(l->memory, n);
 	COUNT(vm, evicted_pages, n);
@@ -289,6 +291,7 @@ unsigned discard_batch(struct lease *l, struct batch *b)
 	uint64_t words[RUN_MAX], resident = 0, holes;
 	unsigned changed = 0;
 
+	MOVES_BEGIN(vm);
 	for (unsigned i = 0; i < b->count; i++) {
 		words[i] = word_make(PAGE_ZERO, 0) | (b->before[i] & WORD_PIN_MASK);
 		if (word_state(b->before[i]) == PAGE_RESIDENT) {
@@ -308,6 +311,7 @@ unsigned discard_batch(struct lease *l, struct batch *b)
 		store_forget(vm, b->before[i]);
 	}
 	unlock_and_wake(l, b, words);
+	MOVES_END(vm);
 	segment_uncharge(l->memory, (uint64_t)__builtin_popcountll(holes));
 	COUNT(vm, discarded_pages, changed);
 	return changed;

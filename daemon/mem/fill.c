@@ -208,6 +208,7 @@ unsigned fill_run(struct lease *l, struct bench *b, uint64_t page, unsigned coun
 	unsigned have;
 	int error = 0;
 
+	MOVES_BEGIN(vm);
 	for (unsigned i = 0; i < count; i++)
 		word_record(lease_word(l, page + i), before[i] | WORD_MOVING);
 	have = fetch(l, b, page, count, before, guest_waits, &error);
@@ -255,6 +256,7 @@ unsigned fill_run(struct lease *l, struct bench *b, uint64_t page, unsigned coun
 			lease_wake(l, page + i, 1);
 		}
 	}
+	MOVES_END(vm);
 	if (have < count)
 		segment_uncharge(l->memory, count - have);
 	filled = atomic_fetch_add(&l->own_filled, have);

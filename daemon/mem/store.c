@@ -104,8 +104,10 @@ int store_write_back(struct vm *vm, struct bench *b)
 	int written = 0, r = 0;
 
 	pthread_mutex_lock(&vm->stores_lock);
+	MOVES_BEGIN(vm);
 	block = cache_take_oldest(vm->cache);
 	if (block == CACHE_NO_BLOCK) {
+		MOVES_END(vm);
 		pthread_mutex_unlock(&vm->stores_lock);
 		return -ENOENT;
 	}
@@ -132,6 +134,7 @@ int store_write_back(struct vm *vm, struct bench *b)
 		written += r > 0 ? r : 0;
 	}
 	cache_end_block(vm->cache, block);
+	MOVES_END(vm);
 	pthread_mutex_unlock(&vm->stores_lock);
 	return r < 0 ? r : written;
 }
@@ -144,6 +147,7 @@ void store_clean(struct vm *vm)
 		int r = 0;
 
 		pthread_mutex_lock(&vm->stores_lock);
+		MOVES_BEGIN(vm);
 		block = cache_take_sparsest(vm->cache);
 		while (block != CACHE_NO_BLOCK && r == 0 && cache_next_object(vm->cache, block, &cursor, &ref)) {
 			uint64_t page, before, to;
@@ -165,6 +169,7 @@ void store_clean(struct vm *vm)
 		}
 		if (block != CACHE_NO_BLOCK)
 			cache_end_block(vm->cache, block);
+		MOVES_END(vm);
 		pthread_mutex_unlock(&vm->stores_lock);
 		COUNT(vm, cleaned_pages, moved);
 		if (block == CACHE_NO_BLOCK || !moved)

@@ -272,12 +272,24 @@ static bool look(struct lease *l, bool spare)
 	return true;
 }
 
+/* Take an aged page; if that cannot be just now, it is an ordinary page again. */
+static void take_aged(struct lease *l, uint64_t page, struct batch *b)
+{
+	uint64_t w;
+
+	if (take(l, page, b))
+		return;
+	w = page_map_read(&l->map, page);
+	if (word_state(w) == PAGE_RESIDENT && (w & WORD_AGED) && !(w & WORD_BUSY))
+		atomic_compare_exchange_strong(lease_word(l, page), &w, w & ~WORD_AGED);
+}
+
 static void take_ready(struct lease *l, struct batch *b)
 {
 	struct victims *v = l->victims;
 
 	while (b->count < RUN_MAX && v->ready_next < v->ready_count)
-		take(l, v->ready[v->ready_next++], b);
+		take_aged(l, v->ready[v->ready_next++], b);
 }
 
 static void pick_second_chance(struct lease *l, struct batch *b)
@@ -290,7 +302,7 @@ static void pick_second_chance(struct lease *l, struct batch *b)
 	if (!atomic_load(&l->vm->has_orders) || now_ns() < v->quiet_until_ns) {
 		/* those in the queue were oldest before */
 		while (b->count < RUN_MAX && v->head < v->tail)
-			take(l, v->queue[v->head++ % QUEUE_MAX], b);
+			take_aged(l, v->queue[v->head++ % QUEUE_MAX], b);
 		if (b->count < RUN_MAX)
 			go_round(l, true, visit_take, b);
 		/* everything had credit: it has none now */

@@ -30,6 +30,9 @@ struct vm_counters {
 #include "mem/vm_numbers.def"
 #undef NUMBER
 };
+#define MOVES_BEGIN(vm) atomic_fetch_add(&(vm)->moves_begun, 1)
+#define MOVES_END(vm)	atomic_fetch_add(&(vm)->moves_ended, 1)
+
 /* Why the VM cannot go on; the first reason stays.  `must_end`: its client is to be sent away. */
 void vm_set_trouble(struct vm *vm, bool must_end, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 #define COUNT(vm, name, n) atomic_fetch_add_explicit(&(vm)->counters.name, (n), memory_order_relaxed)
@@ -55,6 +58,9 @@ struct vm {
 	pthread_mutex_t stores_lock;	/* one thread at a time walks blocks of the cache; a lease's release waits */
 
 	_Atomic uint64_t pages[PAGE_STATES];	/* sums over the leases */
+	/* Acts that move pages into or out of a store, begun and ended: while the two are equal and stand still, what the
+	 * stores hold and what the words say must be equal to the page (audit.c). */
+	_Atomic uint64_t moves_begun, moves_ended;
 	_Atomic uint64_t pinned_pages;
 	struct vm_counters counters;
 	struct histogram latency[FAULT_CAUSES];

@@ -341,6 +341,7 @@ static void release(struct lease *l)
 		lease_end_fault_thread(l);
 	empty(l);
 	pthread_mutex_lock(&vm->stores_lock);
+	MOVES_BEGIN(vm);
 	for (uint64_t page = 0; page < l->pages; page++) {
 		uint64_t w = page_map_read(&l->map, page);
 
@@ -356,6 +357,7 @@ static void release(struct lease *l)
 		}
 	}
 	l->released = true;
+	MOVES_END(vm);
 	pthread_mutex_unlock(&vm->stores_lock);
 	atomic_fetch_sub(&vm->pinned_pages, pinned);
 	cache_trim(vm->cache, 0);
