@@ -57,6 +57,7 @@ struct memctl_lease {
 	uint64_t gpa, size;
 	enum memctl_faults faults;
 	char *address;			/* NULL: not mapped (yet) */
+	bool callers_place;		/* the address space is the caller's, before and after (memctl_lease_at) */
 	/* Held for the whole life of the lease.  While a copy of the userfaultfd is open somewhere, a thread that
 	 * touches an absent page waits; when the last one closes it reads zeros.  So ours outlives the daemon. */
 	int memfd;

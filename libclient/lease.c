@@ -1,6 +1,6 @@
 /* A lease on this side: from the daemon's memfd to memory that a guest may touch, and back.
  *
- *	reserve address space, 2 MiB-aligned     (page tables of guest and host fall together)
+ *	reserve address space, 2 MiB-aligned     (page tables of guest and host fall together), or take the caller's
  *	mmap the memfd there, PROT_NONE          nobody can touch it yet
  *	DONTFORK, NOHUGEPAGE, DONTDUMP           before the first page: see below
  *	register MISSING|WP, mprotect            from here on an access to an absent page waits ...
@@ -58,10 +58,13 @@ static int map_memfd(struct memctl_lease *l, struct memctl_error *e)
 	char *address = NULL;
 	int r;
 
-	r = reserve_aligned(l->size, &address, e);
-	if (r < 0)
-		return r;
-	l->address = address;
+	if (!l->callers_place) {
+		r = reserve_aligned(l->size, &address, e);
+		if (r < 0)
+			return r;
+		l->address = address;
+	}
+	address = l->address;
 	if (mmap(address, l->size, PROT_NONE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, l->memfd, 0) == MAP_FAILED) {
 		r = -errno;
 		return fail(e, r, ERROR_SYSTEM, "cannot map the lease: %s", strerror(-r));
@@ -130,7 +133,12 @@ static int borrow(struct memctl_lease *l, struct memctl_error *e)
 
 static void unmap(struct memctl_lease *l)
 {
-	if (l->address)
+	/* Whose the address space was, it stays: what another thread would map into a gap, the caller's own
+	 * munmap would take away. */
+	if (l->callers_place)
+		(void)mmap(l->address, l->size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE,
+			-1, 0);
+	else if (l->address)
 		munmap(l->address, l->size);
 	if (l->uffd >= 0) {
 		/* Whoever still waits for a page must not wait for ever: it touches again, and dies. */
@@ -179,7 +187,9 @@ struct memctl_lease *lease_find(struct memctl *m, uint64_t id)
 	return NULL;
 }
 
-int memctl_lease(struct memctl *m, uint64_t gpa, uint64_t size, struct memctl_lease **ret, struct memctl_error *e)
+/* `address` NULL: anywhere. */
+static int new_lease(struct memctl *m, uint64_t gpa, uint64_t size, void *address, struct memctl_lease **ret,
+	struct memctl_error *e)
 {
 	struct memctl_lease *l;
 	int r;
@@ -198,6 +208,8 @@ int memctl_lease(struct memctl *m, uint64_t gpa, uint64_t size, struct memctl_le
 	l->gpa = gpa;
 	l->size = size;
 	l->memfd = l->uffd = -1;
+	l->address = address;
+	l->callers_place = address;
 	r = m->plain ? plain_map(l, e) : borrow(l, e);
 	if (r < 0) {
 		unmap(l);
@@ -207,6 +219,19 @@ int memctl_lease(struct memctl *m, uint64_t gpa, uint64_t size, struct memctl_le
 	link_lease(l);
 	*ret = l;
 	return 0;
+}
+
+int memctl_lease(struct memctl *m, uint64_t gpa, uint64_t size, struct memctl_lease **ret, struct memctl_error *e)
+{
+	return new_lease(m, gpa, size, NULL, ret, e);
+}
+
+int memctl_lease_at(struct memctl *m, uint64_t gpa, uint64_t size, void *address, struct memctl_lease **ret,
+	struct memctl_error *e)
+{
+	if (!address || (uintptr_t)address % PAGE_SIZE || size > UINTPTR_MAX - (uintptr_t)address)
+		return fail(e, -EINVAL, ERROR_INVALID, "the address must be a multiple of 4096, and not NULL");
+	return new_lease(m, gpa, size, address, ret, e);
 }
 
 int memctl_release(struct memctl_lease *l, struct memctl_error *e)

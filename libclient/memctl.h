@@ -136,6 +136,11 @@ MEMCTL_API int memctl_register(struct memctl *m, const struct memctl_vm *vm, str
 /* Lease guest-physical [gpa, gpa+size): it appears, zero-filled, at memctl_lease_address().  Several per VM. */
 MEMCTL_API int memctl_lease(struct memctl *m, uint64_t gpa, uint64_t size, struct memctl_lease **ret,
 	struct memctl_error *e);
+/* The same at a place of the caller's choice: [address, address+size) is address space that the caller has reserved
+ * (mmap PROT_NONE, say); whatever is mapped there is replaced.  A multiple of 4096; of 2 MiB is better for the page
+ * tables.  After a failure, and after memctl_release(), it is reserved as before (PROT_NONE) and still the caller's. */
+MEMCTL_API int memctl_lease_at(struct memctl *m, uint64_t gpa, uint64_t size, void *address,
+	struct memctl_lease **ret, struct memctl_error *e);
 /* Give it back: the mapping disappears, its frames and swap are free.  The guest must not touch it any more: a
  * thread that does, or that waits for a page of it, gets SIGSEGV.  The lease is freed in any case, also if an
  * error is returned (the daemon did not hear of it: it takes the lease back when the connection ends). */

@@ -8,7 +8,9 @@
 
 int plain_map(struct memctl_lease *l, struct memctl_error *e)
 {
-	void *p = mmap(NULL, l->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	int place = l->callers_place ? MAP_FIXED : 0;
+	void *p = mmap(l->address, l->size, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | place, -1, 0);
 	int r;
 
 	if (p == MAP_FAILED) {

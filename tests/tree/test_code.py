@@ -15,6 +15,7 @@ MAY = {
     "proto": {"proto"},
     "libclient": {"libclient", "proto"},
     "libclient/examples": {"libclient"},
+    "libclient/preload": {"libclient/preload", "libclient/memctl.h"},
     "cli": {"cli", "libclient/memctl.h"},
 }
 

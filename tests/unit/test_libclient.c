@@ -129,6 +129,33 @@ static void several_leases(void)
 	finish();
 }
 
+static void a_lease_takes_the_callers_place(void)
+{
+	char *place, *before;
+	char flags[256];
+
+	connect_to_fake(0);
+	register_vm();
+	before = mmap(NULL, MIB + 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	CHECK(before != MAP_FAILED);
+	place = before + PAGE;
+	CHECK_EQ(memctl_lease_at(m, 0, MIB, NULL, &l, &e), -EINVAL);
+	CHECK_EQ(memctl_lease_at(m, 0, MIB, place + 8, &l, &e), -EINVAL);
+	CHECK_MSG(memctl_lease_at(m, 0, MIB, place, &l, &e) == 0, "%s", e.message);
+	ram = memctl_lease_address(l);
+	CHECK((char *)ram == place);
+	CHECK_EQ(word(255), 256);
+	vm_flags(flags);
+	CHECK_MSG(strstr(flags, "um") && strstr(flags, "dc") && strstr(flags, "nh"), "%s", flags);
+	CHECK_EQ(memctl_release(l, &e), 0);
+	/* still address space of ours, from end to end */
+	CHECK_EQ(msync(before, MIB + 2 * PAGE, MS_ASYNC), 0);
+	fake->refuse = true;
+	CHECK_EQ(memctl_lease_at(m, 0, MIB, place, &l, &e), -ENOMEM);
+	CHECK_EQ(msync(before, MIB + 2 * PAGE, MS_ASYNC), 0);
+	finish();
+}
+
 static void release_tells_the_daemon_first(void)
 {
 	unsigned from = 0;
@@ -694,7 +721,8 @@ int main(int argc, char **argv)
 {
 	return check_main(argc, argv,
 	        (const struct scenario[]){ QUICK(lease_is_served), QUICK(several_leases),
-	                QUICK(release_tells_the_daemon_first), QUICK(free_releases_all),
+	                QUICK(a_lease_takes_the_callers_place), QUICK(release_tells_the_daemon_first),
+	                QUICK(free_releases_all),
 	                QUICK(a_waiter_of_a_released_lease_dies_and_reads_no_zeros),
 	                QUICK(after_the_daemons_death_accesses_wait),
 		QUICK(without_our_descriptor_it_would_read_zeros), QUICK(orders_are_carried_out_in_order),
