@@ -53,11 +53,13 @@ int run_vm_pmap(struct cli *c, char **arguments, unsigned n);
 int run_stat(struct cli *c, char **arguments, unsigned n);
 int run_audit(struct cli *c, char **arguments, unsigned n);
 int run_config_show(struct cli *c, char **arguments, unsigned n);
+int run_run(struct cli *c, char **words, unsigned n);	/* words[0] is "run" */
 int run_tune(struct cli *c, char **arguments, unsigned n);
 int run_catalogue(struct cli *c, char **arguments, unsigned n);
 int run_version(struct cli *c, char **arguments, unsigned n);
 int run_help(struct cli *c, char **arguments, unsigned n);
 
+extern const char run_details[];
 extern const struct column vm_list_columns[], vm_pmap_columns[], stat_columns[], config_columns[],
 	audit_columns[],	catalogue_columns[];
 

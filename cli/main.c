@@ -25,6 +25,7 @@ const struct command commands[] = {
 	{ "audit", "[VM]", 0, 1, "prove the ledger against the kernel's own numbers",
 		"Exit code 1 and the difference if they disagree.", audit_columns, run_audit },
 	{ "config show", "", 0, 0, "the settings in force", NULL, config_columns, run_config_show },
+	{ "run", "[OPTIONS] -- COMMAND", 0, 0, "run an emulator on a lease", run_details, NULL, run_run },
 	{ "tune", "SETTING VALUE", 2, 2, "change a live setting until the daemon restarts",
 		"`memctl config show` says which settings are live.", NULL, run_tune },
 	{ "catalogue", "", 0, 0, "what each number means", NULL, catalogue_columns, run_catalogue },
@@ -224,13 +225,30 @@ static int run(struct cli *c, const struct command *command, char **arguments, u
 	return command->run(c, arguments, n);
 }
 
+static int finish(struct cli *c, int r)
+{
+	memctl_free(c->m);
+	if (fflush(stdout) || ferror(stdout)) {
+		cli_error("cannot write to stdout");
+		return r ? r : EXIT_SYSTEM;
+	}
+	return r;
+}
+
 int main(int argc, char **argv)
 {
 	struct cli c = { 0 };
 	const struct command *command;
 	bool help = false;
-	int option, words = 0, r;
+	int option, words = 0;
 
+	/* First only what stands before the command: the words of `run` are not ours to parse. */
+	while ((option = getopt_long(argc, argv, "+o:w:c:h", long_options, NULL)) != -1)
+		if (parse_option(&c, option, &help) < 0)
+			return usage();
+	if (optind < argc && !strcmp(argv[optind], "run") && !help)
+		return finish(&c, run_run(&c, argv + optind, (unsigned)(argc - optind)));
+	optind = 0;
 	while ((option = getopt_long(argc, argv, "o:w:c:h", long_options, NULL)) != -1)
 		if (parse_option(&c, option, &help) < 0)
 			return usage();
@@ -252,11 +270,5 @@ int main(int argc, char **argv)
 		print_command_help(command);
 		return EXIT_OK;
 	}
-	r = run(&c, command, argv + words, (unsigned)(argc - words));
-	memctl_free(c.m);
-	if (fflush(stdout) || ferror(stdout)) {
-		cli_error("cannot write to stdout");
-		return r ? r : EXIT_SYSTEM;
-	}
-	return r;
+	return finish(&c, run(&c, command, argv + words, (unsigned)(argc - words)));
 }

@@ -36,6 +36,7 @@ _memctl() {
 	--timeout | -w | -c) return ;;
 	*)
 		case "$current:${words[*]}" in
+		-*:run*) list=$(memctl help run 2>/dev/null | sed -n '/^The VM:/,/^$/s/^  \(--.*\)/\1/p' | grep -o -e '--[a-z-]*') ;;
 		-*) list='--json --socket --timeout --raw --noheadings --bytes --help -o -w -c' ;;
 		*:) list=$(_memctl_commands | cut -d' ' -f1 | sort -u) ;;
 		*:vm | *:config | *:help\ vm | *:help\ config)

@@ -17,7 +17,7 @@ from system.puppet import MIB, Puppet, daemon  # noqa: E402
 
 MEMCTL = os.path.join(build_dir(), "cli", "memctl")
 OK, DIFFERENCE, NO_MEMORY, NOT_FOUND, SYSTEM, PERMISSION, TIMEOUT, USAGE, UNREACHABLE = 0, 1, 2, 3, 4, 5, 6, 16, 69
-COMMANDS = ["status", "vm list", "vm show", "vm rm", "vm pmap", "stat", "audit", "config show", "tune", "catalogue",
+COMMANDS = ["status", "vm list", "vm show", "vm rm", "vm pmap", "stat", "audit", "config show", "run", "tune", "catalogue",
             "version", "help"]
 
 
