@@ -195,7 +195,7 @@ static struct order *give(
 	return k;
 }
 
-static void zap(void *userdata, struct lease *l, const struct run *runs, unsigned n)
+static int zap(void *userdata, struct lease *l, const struct run *runs, unsigned n)
 {
 	int r;
 
@@ -204,11 +204,12 @@ static void zap(void *userdata, struct lease *l, const struct run *runs, unsigne
 		struct order *k = give(userdata, ZAP, l, runs, now, &r);
 
 		if (!k)
-			return;
+			return r;
 		order_unref(k);
 		runs += now;
 		n -= now;
 	}
+	return 0;
 }
 
 static int present(void *userdata, struct lease *l, const struct run *runs, unsigned n, uint8_t *ret_bits)

@@ -1,7 +1,7 @@
 /* The proof that the ledger is true, while the guest runs.
  *
  * A lease is walked in chunks.  The words of a chunk are locked, so nothing in it changes; each word is compared with
- * what the kernel says of the memfd (SEEK_DATA and SEEK_HOLE): data if and only if resident.  Then they are unlocked
+ * what the kernel says of the memfd: data if and only if resident.  Then they are unlocked
  * and woken: a guest waits for one chunk at the most.
  *
  * The sums are exact although the walk takes time: the ledger knows how far the hand has come, and counts every
@@ -20,6 +20,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -38,25 +39,35 @@ static void wrong(char *first, size_t size, const char *fmt, ...)
 	va_end(ap);
 }
 
-/* A bit for each page of [page, page + count) that the memfd has data in. */
-static uint64_t data_bits(int fd, uint64_t page, unsigned count)
+/* Whether the memfd has data at this page, as the file system says. */
+static bool has_data(struct lease *l, uint64_t page)
 {
-	off_t at = (off_t)(page * PAGE_SIZE), end = at + (off_t)(count * PAGE_SIZE);
+	off_t at = (off_t)(page * PAGE_SIZE);
+
+	return lseek(l->memory->fd, at, SEEK_DATA) == at;
+}
+
+/* A bit for each page of [page, page + count) that is in the memfd, by the page cache.  SEEK_HOLE would walk to the end of
+ * the data for every chunk: the square of a large lease.  mincore asks about these pages only; it does not see a page
+ * that the host has swapped out, so has_data is asked where it disagrees with a word. */
+static uint64_t cached_bits(struct lease *l, uint64_t page, unsigned count)
+{
+	unsigned char in[RUN_MAX];
 	uint64_t bits = 0;
 
-	while (at < end) {
-		off_t data = lseek(fd, at, SEEK_DATA), hole;
-
-		if (data < 0 || data >= end)
-			break;
-		hole = lseek(fd, data, SEEK_HOLE);
-		if (hole < 0 || hole > end)
-			hole = end;
-		for (off_t p = data / (off_t)PAGE_SIZE; p < hole / (off_t)PAGE_SIZE; p++)
-			bits |= 1ull << ((uint64_t)p - page);
-		at = hole;
-	}
+	if (!l->own || mincore(l->own + page * PAGE_SIZE, count * PAGE_SIZE, in) < 0)
+		return 0;
+	for (unsigned i = 0; i < count; i++)
+		bits |= (uint64_t)(in[i] & 1) << i;
 	return bits;
+}
+
+/* Whether no page of the range has data. */
+static bool is_empty(struct lease *l, uint64_t page, unsigned count)
+{
+	off_t data = lseek(l->memory->fd, (off_t)(page * PAGE_SIZE), SEEK_DATA);
+
+	return data < 0 || (uint64_t)data >= (page + count) * PAGE_SIZE;
 }
 
 static void see(struct lease_audit *a, enum page_state s)
@@ -97,7 +108,7 @@ static bool audit_untouched(struct lease *l, uint64_t page, unsigned count, stru
 {
 	bool still;
 
-	if (data_bits(l->memory->fd, page, count))
+	if (!is_empty(l, page, count))
 		return false;
 	/* a fault may have come first: it writes the block before it counts, and counts under this lock */
 	pthread_mutex_lock(&l->ledger_lock);
@@ -130,10 +141,13 @@ static void audit_chunk(struct lease *l, uint64_t page, unsigned count, struct l
 			a->in_transit++;
 		}
 	}
-	data = data_bits(l->memory->fd, page, count);
+	data = cached_bits(l, page, count);
 	for (unsigned i = 0; i < count; i++) {
 		enum page_state s = word_state(words[i]);
 		bool has = data >> i & 1;
+
+		if (!has && (s == PAGE_RESIDENT || !l->own))
+			has = has_data(l, page + i);
 
 		if (locked >> i & 1) {
 			if (s == PAGE_RESIDENT && !has) {

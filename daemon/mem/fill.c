@@ -10,11 +10,11 @@
  *
  * Order of one fill, with the crash rule of page_map.h in mind (moving: resident if the memfd has data):
  *
- *	lock word > record moving > content into private memory, verified > COPY > record RESIDENT > unlock > WAKE
- *	> forget the stored copy
+ *	lock word > record moving > content into private memory, verified > COPY > record RESIDENT
+ *	> forget the stored copy > unlock > WAKE
  *
  * A crash before COPY leaves hole + moving: the old state.  After COPY, data + moving: resident.  The stored copy goes
- * last, so there is no instant at which the page is in neither place.  A stored copy that a crash leaves behind is
+ * only when the word says RESIDENT, so there is no instant at which the page is in neither place.  A stored copy that a crash leaves behind is
  * found by nobody's word and so is free when the stores are rebuilt.
  *
  * Races.  Two guest threads on one page: both wait in the kernel, the first event fills, the wake ends both waits; an
@@ -199,12 +199,70 @@ static unsigned put_frames(struct lease *l, struct bench *b, uint64_t page, unsi
 	return count;
 }
 
+/* The frames of [page, page + count) are in place: the words say so, the stored copies go, and last of all the guest
+ * goes on.  On one core it goes on when this thread blocks again, so what can be done before the wake is done before.
+ *
+ * A run, and a page that came from disk, is mapped by CONTINUE: it costs less than the kernel fault that the guest would
+ * take, the more so when both have slept meanwhile.  Nobody but the fault thread drops events, so if it is the caller
+ * and CONTINUE has mapped and woken all, nobody is left to be woken.  (A populating worker wakes always: a client may
+ * punch a page of the run before it is unlocked, and touch it, and that event is dropped.) */
+static void settle_run(struct lease *l, uint64_t page, unsigned count, const uint64_t *before, bool guest_waits)
+{
+	enum page_state from = word_state(before[0]);
+	uint64_t mapped = 0;
+
+	for (unsigned i = 0; i < count; i++) {
+		uint64_t epoch = ledger_move(l, page + i, before[i], PAGE_RESIDENT);
+		uint64_t now = word_make(PAGE_RESIDENT, epoch & 0xffff) | (before[i] & WORD_PIN_MASK);
+
+		/* needed again: it is in use */
+		if (from != PAGE_ZERO)
+			now |= 1ull << WORD_USE_SHIFT;
+		word_record(lease_word(l, page + i), now);
+		store_forget(l->vm, before[i]);
+	}
+	if (from == PAGE_SWAPPED)
+		COUNT(l->vm, swap_in_pages, count);
+	if (from != PAGE_ZERO)
+		COUNT(l->vm, refault_pages, count);
+	MOVES_END(l->vm);
+	if (count > 1 || from == PAGE_SWAPPED)
+		uffd_continue(l->uffd, lease_client_address(l, page), count * PAGE_SIZE, &mapped);
+	for (unsigned i = 0; i < count; i++) {
+		word *w = lease_word(l, page + i);
+
+		word_unlock(w, atomic_load_explicit(w, memory_order_relaxed));
+	}
+	if (guest_waits && mapped == count * PAGE_SIZE)
+		lease_end_waits(l, page, count);
+	else
+		lease_wake(l, page, count);
+}
+
+/* What could not be brought in keeps its place, or is lost if a guest waits for it. */
+static void settle_rest(struct lease *l, uint64_t page, unsigned have, unsigned count, const uint64_t *before,
+	bool guest_waits, int error)
+{
+	if (error)
+		COUNT(l->vm, swap_read_errors, error != -EBADMSG);
+	if (error == -EBADMSG)
+		COUNT(l->vm, checksum_errors, 1);
+	for (unsigned i = have; i < count; i++) {
+		if (i == 0 && error && guest_waits && !atomic_load(&l->fault_stop)) {
+			lose(l, page, before[0], word_state(before[0]) == PAGE_SWAPPED ? "swap file" : "compression cache");
+		} else {
+			word_unlock(lease_word(l, page + i), before[i]);
+			lease_wake(l, page + i, 1);
+		}
+	}
+	segment_uncharge(l->memory, count - have);
+}
+
 unsigned fill_run(struct lease *l, struct bench *b, uint64_t page, unsigned count, const uint64_t *before,
 	bool guest_waits)
 {
 	struct vm *vm = l->vm;
-	enum page_state from = word_state(before[0]);
-	uint64_t foreign = 0, mapped = 0, filled;
+	uint64_t foreign = 0, filled;
 	unsigned have;
 	int error = 0;
 
@@ -213,55 +271,18 @@ unsigned fill_run(struct lease *l, struct bench *b, uint64_t page, unsigned coun
 		word_record(lease_word(l, page + i), before[i] | WORD_MOVING);
 	have = fetch(l, b, page, count, before, guest_waits, &error);
 	if (have)
-		have = put_frames(l, b, page, have, from == PAGE_ZERO, &foreign);
-	for (unsigned i = 0; i < have; i++) {
-		uint64_t epoch = ledger_move(l, page + i, before[i], PAGE_RESIDENT);
-		uint64_t now = word_make(PAGE_RESIDENT, epoch & 0xffff) | (before[i] & WORD_PIN_MASK);
-
-		/* needed again: it is in use */
-		if (from != PAGE_ZERO)
-			now |= 1ull << WORD_USE_SHIFT;
-		word_record(lease_word(l, page + i), now);
-	}
-	if (have > 1)
-		uffd_continue(l->uffd, lease_client_address(l, page), have * PAGE_SIZE, &mapped);
-	for (unsigned i = 0; i < have; i++) {
-		word *w = lease_word(l, page + i);
-
-		word_unlock(w, atomic_load_explicit(w, memory_order_relaxed));
-	}
-	/* also when CONTINUE has mapped and woken all: a client may punch a page of the run before it is unlocked, and the
-	 * event of the next touch was dropped */
-	if (have)
-		lease_wake(l, page, have);
-	for (unsigned i = 0; i < have; i++)
-		store_forget(vm, before[i]);
+		have = put_frames(l, b, page, have, word_state(before[0]) == PAGE_ZERO, &foreign);
 	if (foreign)
 		COUNT(vm, foreign_pages, (uint64_t)__builtin_popcountll(foreign));
-	if (from == PAGE_SWAPPED && have)
-		COUNT(vm, swap_in_pages, have);
-	if (from != PAGE_ZERO)
-		COUNT(vm, refault_pages, have);
-
-	/* What could not be fetched keeps its place, or is lost if a guest waits for it. */
-	if (error)
-		COUNT(vm, swap_read_errors, error != -EBADMSG);
-	if (error == -EBADMSG)
-		COUNT(vm, checksum_errors, 1);
-	for (unsigned i = have; i < count; i++) {
-		if (i == 0 && error && guest_waits && !atomic_load(&l->fault_stop)) {
-			lose(l, page, before[0], from == PAGE_SWAPPED ? "swap file" : "compression cache");
-		} else {
-			word_unlock(lease_word(l, page + i), before[i]);
-			lease_wake(l, page + i, 1);
-		}
-	}
-	MOVES_END(vm);
-	if (have < count)
-		segment_uncharge(l->memory, count - have);
 	filled = atomic_fetch_add(&l->own_filled, have);
 	if (filled < OWN_REFRESH_PAGES && filled + have >= OWN_REFRESH_PAGES)
 		lease_request_refresh(l);
+	if (have < count)
+		settle_rest(l, page, have, count, before, guest_waits, error);
+	if (have)
+		settle_run(l, page, have, before, guest_waits);
+	else
+		MOVES_END(vm);
 	return have;
 }
 

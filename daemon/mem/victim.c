@@ -181,6 +181,15 @@ static void pick_random(struct lease *l, struct batch *b)
 
 /* ---- second chance by aging ---- */
 
+/* An ordinary page again: it can be a candidate once more. */
+static void unage(struct lease *l, uint64_t page)
+{
+	uint64_t w = page_map_read(&l->map, page);
+
+	if (word_state(w) == PAGE_RESIDENT && (w & WORD_AGED) && !(w & WORD_BUSY))
+		atomic_compare_exchange_strong(lease_word(l, page), &w, w & ~WORD_AGED);
+}
+
 static unsigned runs_of(const uint32_t *pages, unsigned n, struct run *runs)
 {
 	unsigned count = 0;
@@ -222,9 +231,15 @@ static void age_more(struct lease *l)
 		go_round(l, true, visit_age, &g);
 		if (!g.count)
 			return;
+		/* not sent: they would all look used, because their mappings were never dropped */
+		if (l->vm->orders.zap(l->vm->orders.userdata, l, runs, runs_of(g.pages, g.count, runs)) < 0) {
+			for (unsigned k = 0; k < g.count; k++)
+				unage(l, g.pages[k]);
+			v->quiet_until_ns = now_ns() + QUIET_NS;
+			return;
+		}
 		for (unsigned k = 0; k < g.count; k++)
 			v->queue[v->tail++ % QUEUE_MAX] = g.pages[k];
-		l->vm->orders.zap(l->vm->orders.userdata, l, runs, runs_of(g.pages, g.count, runs));
 		if (g.count < ASK_PAGES)
 			return;
 	}
@@ -275,13 +290,8 @@ static bool look(struct lease *l, bool spare)
 /* Take an aged page; if that cannot be just now, it is an ordinary page again. */
 static void take_aged(struct lease *l, uint64_t page, struct batch *b)
 {
-	uint64_t w;
-
-	if (take(l, page, b))
-		return;
-	w = page_map_read(&l->map, page);
-	if (word_state(w) == PAGE_RESIDENT && (w & WORD_AGED) && !(w & WORD_BUSY))
-		atomic_compare_exchange_strong(lease_word(l, page), &w, w & ~WORD_AGED);
+	if (!take(l, page, b))
+		unage(l, page);
 }
 
 static void take_ready(struct lease *l, struct batch *b)

@@ -76,8 +76,8 @@ uint64_t vm_check_wall(struct vm *vm);
 /* The order channel to the client library (root: orders.c).  Both are called on a lease worker. */
 struct vm_orders {
 	/* Drop the mappings (not the pages) of these runs, so that a later look shows which were used.  Sent,
-	 * not waited for; orders are executed in the order they were sent. */
-	void (*zap)(void *userdata, struct lease *l, const struct run *runs, unsigned n);
+	 * not waited for; orders are executed in the order they were sent.  0, or -errno if it was not sent. */
+	int (*zap)(void *userdata, struct lease *l, const struct run *runs, unsigned n);
 	/* Which of these pages are mapped again: one bit a page, in the order of the runs, at most
 	 * RUN_MAX * 8 pages.  Waits, at most 100 ms.  0, or -errno when there is no answer. */
 	int (*present)(void *userdata, struct lease *l, const struct run *runs, unsigned n, uint8_t *ret_bits);

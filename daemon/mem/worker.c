@@ -310,6 +310,11 @@ static void dont_need(struct lease *l, struct run range, uint64_t *ret_pages)
 	for (uint64_t page = range.page; page < range.page + range.count; page++) {
 		uint64_t w = page_map_read(&l->map, page);
 
+		/* a guest that has just got the page may say so before the fault thread has let go of it */
+		if ((w & WORD_BUSY) && lease_lock_word(l, page, GIVE_UP_NS, &w)) {
+			word_unlock(lease_word(l, page), w);
+			lease_wake(l, page, 1);
+		}
 		if (word_state(w) == PAGE_RESIDENT && ledger_restamp(l, page, w, false, 0))
 			++*ret_pages;
 	}
