@@ -41,6 +41,7 @@
 #define QEMUS_MEMFD "memory-backend-memfd"
 #define DOORS_MAX 64
 #define PIECES_MAX 64
+#define NAME_WAIT_MS 3000
 #define THREAD_STACK_BYTES (256u << 10)
 
 struct door {
@@ -62,7 +63,7 @@ static unsigned n_doors;
 static bool inherited_door_looked_for;
 static struct piece pieces[PIECES_MAX];
 static unsigned n_pieces;
-static _Atomic bool has_leased;
+static _Atomic bool has_leased, has_tried;
 static struct memctl *vm;
 static pid_t owner;
 static uint64_t next_gpa;
@@ -259,7 +260,10 @@ static int registered(struct memctl *m, uint64_t door_size)
 		read_size("MEMCTL_VM_LIMIT", &v.limit) < 0 || read_size("MEMCTL_VM_SHARES", &shares) < 0)
 		return -1;
 	v.shares = (uint32_t)shares;
-	r = memctl_register(m, &v, &e);
+	/* A predecessor of this name that has just ended is still being taken apart. */
+	for (unsigned waited_ms = 0; (r = memctl_register(m, &v, &e)) == -EEXIST && waited_ms < NAME_WAIT_MS;
+		waited_ms += 50)
+		usleep(50000);
 	if (r < 0)
 		return guest_refuse(-r, "%s", e.message);
 	return check_faults(memctl_fault_handling(m), has_kvm);
@@ -437,6 +441,7 @@ void *guest_map(void *address, size_t length, int prot, int flags, int fd, off_t
 	void *p = MAP_FAILED;
 
 	length = (length + PAGE_SIZE - 1) & ~(PAGE_SIZE - 1);
+	has_tried = true;
 	pthread_rwlock_wrlock(&lock);
 	guest_inside = true;
 	door = find_door(fd);
@@ -551,6 +556,6 @@ int guest_discard_door(int fd, off_t offset, off_t length)
 /* A memfd of the right name that was never mapped: the program's memory is elsewhere, and nobody manages it. */
 __attribute__((destructor)) static void complain(void)
 {
-	if (n_doors && !has_leased && guest_wanted())
+	if (n_doors && !has_tried && guest_wanted())
 		guest_refuse(0, "the program has ended without mapping its memfd: its memory was not managed");
 }
