@@ -151,7 +151,10 @@ class Actor:
         if self.alive():
             self.process.kill()
         self.process.wait()
-        self.process.stdin.close()
+        try:
+            self.process.stdin.close()
+        except BrokenPipeError:
+            pass	# what it was told last, it did not read
 
     def quit(self, seconds=60):
         """Ask it to leave; its exit status."""
