@@ -1,0 +1,229 @@
+#!/usr/bin/env python3
+"""One real Linux guest in QEMU on a lease: what QEMU and its owner do with a guest beside running it."""
+import ctypes
+import os
+import struct
+import sys
+import time
+import zlib
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import image  # noqa: E402
+from lib.check import check, check_eq, main, skip  # noqa: E402
+from lib.daemon import Daemon, build_dir, wait_until  # noqa: E402
+from machine import Machine, accelerator  # noqa: E402
+
+MIB = 1 << 20
+PAGE = 4096
+MAGIC = struct.pack("<Q", 0x6d656d63746c7067)   # of work.c
+FILL = 96
+PAGES = FILL * MIB // PAGE
+SHORT = 128             # MiB of arena: some of a guest's memory is always evicted
+FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def files():
+    try:
+        return image.make(build_dir())
+    except image.Missing as e:
+        skip(str(e))
+
+
+def machine(daemon, name="guest", **more):
+    made = files()
+    return Machine(made, name, daemon, accel=accelerator(made, image.STORE), **more)
+
+
+def numbers(daemon, name="guest"):
+    return daemon.memctl("vm", "show", name)["vm"]
+
+
+def filled(guest, mib=FILL, seed=1):
+    guest.hear("READY")
+    guest.ask("fill %d %d" % (mib, seed), "filled")
+
+
+def all_right(guest):
+    pages, errors, _ = guest.check()
+    check(pages >= PAGES, "%d pages checked" % pages)
+    check_eq(errors, 0, "wrong pages")
+
+
+def some_evicted(daemon):
+    vm = numbers(daemon)
+    check(vm["compressed_bytes"] + vm["swapped_bytes"] > 16 * MIB, "too little is evicted: %s" % vm)
+
+
+def punch(fd, offset, length):
+    mode = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
+    if libc.fallocate(fd, mode, ctypes.c_long(offset), ctypes.c_long(length)):
+        raise OSError(ctypes.get_errno(), "fallocate")
+
+
+def is_whole(page):
+    """A page of a file of work.c, as it must be."""
+    return page.startswith(MAGIC) and zlib.adler32(page[:PAGE - 8]) == int.from_bytes(page[PAGE - 8:], "little")
+
+
+def test_reboot():
+    """The same lease serves the next kernel."""
+    with Daemon(arena=SHORT * MIB) as d, machine(d) as guest:
+        filled(guest)
+        all_right(guest)
+        some_evicted(d)
+        guest.tell("reboot")
+        filled(guest, seed=2)
+        all_right(guest)
+        guest.qmp("system_reset")
+        filled(guest, seed=3)
+        all_right(guest)
+        d.audit()
+        check_eq(len(d.memctl("vm", "list")["vms"]), 1, "VMs")
+        guest.off()
+
+
+def test_two_processors():
+    """Two vCPU threads fault at once, and the work goes on while memory is taken."""
+    with Daemon(arena=SHORT * MIB) as d, machine(d, cpus=2) as guest:
+        filled(guest)
+        guest.tell("run")
+        time.sleep(5)
+        all_right(guest)
+        some_evicted(d)
+        d.audit()
+        guest.off()
+
+
+def segments(f):
+    """(guest-physical address, place in the file, length) of the memory in an ELF dump."""
+    header = f.read(64)
+    offset, = struct.unpack_from("<Q", header, 32)
+    size, count = struct.unpack_from("<HH", header, 54)
+    f.seek(offset)
+    for entry in [f.read(size) for _ in range(count)]:
+        kind, _, place, _, address, length = struct.unpack_from("<IIQQQQ", entry)
+        if kind == 1:
+            yield address, place, length
+
+
+def test_dump():
+    """dump-guest-memory holds every page, wherever it was."""
+    with Daemon(arena=SHORT * MIB) as d, machine(d) as guest:
+        filled(guest)
+        guest.qmp("stop")
+        some_evicted(d)
+        path = os.path.join(guest.dir, "dump")
+        guest.qmp("dump-guest-memory", paging=False, protocol="file:" + path)
+        guest.qmp("cont")
+        all_right(guest)
+        d.audit()
+        guest.off()
+        found = set()
+        with open(path, "rb") as f:
+            for _, place, length in list(segments(f)):
+                f.seek(place)
+                for _ in range(length // PAGE):
+                    page = f.read(PAGE)
+                    if is_whole(page):
+                        found.add(page[8:16])
+    check_eq(len(found), PAGES, "different pages in the dump")
+
+
+def test_migrate():
+    """Out to a file and in again, to a new VM: the guest goes on where it was."""
+    with Daemon(arena=SHORT * MIB) as d:
+        with machine(d, "before") as guest:
+            filled(guest)
+            path = os.path.join(d.dir, "state")
+            guest.qmp("migrate", uri="exec:cat > " + path)
+
+            def done():
+                state = guest.qmp("query-migrate")
+                check(state["status"] not in ("failed", "cancelled"), state)
+                return state["status"] == "completed"
+
+            wait_until(done, 40, "the migration")
+            guest.qmp("quit")
+            check_eq(guest.wait(), 0, "QEMU's status")
+        with machine(d, "after", extra=["-incoming", "exec:cat " + path]) as guest:
+            wait_until(lambda: guest.qmp("query-status")["status"] == "running", 40, "the guest's going on")
+            all_right(guest)
+            guest.tell("run")
+            time.sleep(2)
+            all_right(guest)
+            d.audit()
+            guest.off()
+
+
+def resident_pages(fd):
+    """Places of whole pages of work.c in the memfd; a hole is never read."""
+    at, end = 0, os.fstat(fd).st_size
+    while True:
+        try:
+            at = os.lseek(fd, at, os.SEEK_DATA)
+        except OSError:
+            return
+        hole = min(os.lseek(fd, at, os.SEEK_HOLE), end)
+        while at < hole:
+            if is_whole(os.pread(fd, PAGE, at)):
+                yield at
+            at += PAGE
+
+
+def test_hole_punched_behind_our_back():
+    """Who punches the memfd without a word loses these pages and nothing else; the ledger is right afterwards."""
+    with Daemon(arena=SHORT * MIB) as d, machine(d) as guest:
+        filled(guest)
+        guest.qmp("stop")
+        some_evicted(d)
+        fd = guest.open_memory()
+        try:
+            chosen = list(resident_pages(fd))[::7][:512]
+            gone = [r for r in d.memctl("vm", "pmap", "guest")["runs"] if r["state"] in ("compressed", "swapped")]
+            for at in chosen:
+                punch(fd, at, PAGE)
+            # a page that is evicted is a hole already
+            for run in gone[:200]:
+                punch(fd, run["gpa"], run["pages"] * PAGE)
+        finally:
+            os.close(fd)
+        d.audit()
+        guest.qmp("cont")
+        guest.tell("check")
+        pages, errors, zeroed = (int(w) for w in guest.hear("checked", strict=False))
+        check(pages >= PAGES, "%d pages checked" % pages)
+        check_eq(errors, zeroed, "pages that are neither right nor zeros among the wrong ones")
+        # the buffers of the guest's program look like pages of its files too
+        check(len(chosen) - 40 <= errors <= len(chosen), "%d punched, %d wrong" % (len(chosen), errors))
+        d.audit()
+        guest.ask("fill %d 2" % FILL, "filled", strict=False)
+        all_right(guest)
+        d.audit()
+        guest.off()
+
+
+def test_free_page_reporting():
+    """What the guest frees comes back by itself, where 2 MiB are free together, and is there again when used."""
+    with Daemon(arena=384 * MIB) as d, machine(d) as guest:
+        filled(guest)
+        before = numbers(d)
+        guest.ask("drop", "dropped")
+
+        def returned():
+            now = numbers(d)
+            return (now["discarded_pages"] - before["discarded_pages"] > 32 * MIB // PAGE and
+                    before["resident_bytes"] - now["resident_bytes"] > 32 * MIB)
+
+        wait_until(returned, 30, "the return of 32 MiB")
+        d.audit()
+        guest.ask("fill %d 2" % FILL, "filled")
+        all_right(guest)
+        d.audit()
+        check_eq(numbers(d)["evicted_pages"], 0, "pages evicted")
+        guest.off()
+
+
+if __name__ == "__main__":
+    main(globals())
