@@ -12,7 +12,7 @@ from lib.daemon import TREE, build_dir  # noqa: E402
 # below the prefix; * stands for the library directory of the machine
 EXPECTED = [
     "bin/memctl", "sbin/memctld", "include/memctl.h", "lib*/libmemctl.so", "lib*/libmemctl.so.0",
-    "lib*/pkgconfig/memctl.pc", "lib/systemd/system/memctld.service", "lib/sysusers.d/memctl.conf",
+    "lib*/memctl/libmemctl-preload.so", "lib*/pkgconfig/memctl.pc", "lib/systemd/system/memctld.service", "lib/sysusers.d/memctl.conf",
     "lib/tmpfiles.d/memctl.conf", "lib/sysctl.d/60-memctl.conf", "lib/udev/rules.d/60-memctl.rules",
     "share/doc/memctl/README.md",
 ]
