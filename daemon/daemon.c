@@ -102,6 +102,7 @@ void daemon_apply_settings(struct daemon *d)
 	d->settings.zip_max_pct = (unsigned)c->zip_max_pct;
 	d->settings.zip_max_alloc_pct = (unsigned)c->zip_max_alloc_pct;
 	d->settings.fault_around_pages = (unsigned)c->fault_around;
+	d->settings.swap_spin_us = (unsigned)c->swap_spin;
 	if (d->reclaim)
 		reclaim_set_min_free_pct(d->reclaim, (unsigned)c->min_free_pct);
 }

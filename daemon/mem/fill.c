@@ -50,6 +50,7 @@ int bench_init(struct bench *b)
 	madvise(m, RUN_MAX * PAGE_SIZE, MADV_DONTDUMP);
 	/* best effort: RLIMIT_MEMLOCK may be small; the unit raises it */
 	(void)mlock(m, RUN_MAX * PAGE_SIZE);
+	direct_init(&b->direct);
 	r = codec_new(&b->codec);
 	if (r < 0)
 		bench_fini(b);
@@ -61,6 +62,7 @@ void bench_fini(struct bench *b)
 	if (b->buf)
 		munmap(b->buf, RUN_MAX * PAGE_SIZE);
 	codec_free(b->codec);
+	direct_fini(&b->direct);
 	*b = (struct bench){ 0 };
 }
 
@@ -122,17 +124,18 @@ static int from_cache(struct lease *l, struct bench *b, uint64_t page, uint64_t 
 
 /* A slot that a guest waits for.  An error may pass (a path that fails over, memory of the kernel): the page is given
  * up only after a second of them, or when what was read is wrong twice. */
-static int read_slot(struct lease *l, uint64_t slot, void *to, bool guest_waits)
+static int read_slot(struct lease *l, struct bench *b, uint64_t slot, bool guest_waits)
 {
 	static const struct timespec pause = { .tv_nsec = 100000000 };
-	int r = swap_read(l->vm->swap, slot, 1, to);
+	unsigned spin_us = guest_waits ? atomic_load_explicit(&l->vm->settings->swap_spin_us, memory_order_relaxed) : 0;
+	int r = swap_read(l->vm->swap, slot, 1, b->buf, &b->direct, spin_us);
 
 	for (unsigned tries = 0; r < 0 && guest_waits && tries < READ_TRIES && !atomic_load(&l->fault_stop); tries++) {
 		if (r == -EBADMSG)
-			return swap_read(l->vm->swap, slot, 1, to);
+			return swap_read(l->vm->swap, slot, 1, b->buf, NULL, 0);
 		COUNT(l->vm, swap_read_errors, 1);
 		nanosleep(&pause, NULL);
-		r = swap_read(l->vm->swap, slot, 1, to);
+		r = swap_read(l->vm->swap, slot, 1, b->buf, NULL, 0);
 		if (r == -ENOMEM || r == -EAGAIN)
 			tries = 0;
 	}
@@ -157,11 +160,11 @@ static unsigned fetch(struct lease *l, struct bench *b, uint64_t page, unsigned 
 		}
 		return count;
 	case PAGE_SWAPPED:
-		if (count > 1 && swap_read(vm->swap, word_ref(before[0]), count, b->buf) == 0)
+		if (count > 1 && swap_read(vm->swap, word_ref(before[0]), count, b->buf, NULL, 0) == 0)
 			return count;
 		/* one page by itself says which it is */
 		count = 1;
-		r = read_slot(l, word_ref(before[0]), b->buf, guest_waits);
+		r = read_slot(l, b, word_ref(before[0]), guest_waits);
 		*ret_error = r;
 		return r < 0 ? 0 : count;
 	default:

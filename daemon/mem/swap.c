@@ -223,8 +223,9 @@ int swap_write(struct swap *s, uint64_t first, struct iovec *pages, unsigned cou
 	return 0;
 }
 
-int swap_read(struct swap *s, uint64_t first, unsigned count, void *buf)
+int swap_read(struct swap *s, uint64_t first, unsigned count, void *buf, struct direct *direct, unsigned spin_us)
 {
+	struct direct none = { 0 };
 	const uint64_t *sums = (const uint64_t *)s->sums->addr;
 	size_t want = count * PAGE_SIZE, done = 0;
 
@@ -232,7 +233,8 @@ int swap_read(struct swap *s, uint64_t first, unsigned count, void *buf)
 		ssize_t n;
 
 		errno = inject.swap_read_errno;
-		n = errno ? -1 : pread(s->fd, (char *)buf + done, want - done, (off_t)(first * PAGE_SIZE + done));
+		n = errno ? -1 : direct_read(direct && s->direct ? direct : &none, s->fd, (char *)buf + done, want - done,
+					 (off_t)(first * PAGE_SIZE + done), spin_us);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)

@@ -9,6 +9,7 @@
  * page's word). */
 #pragma once
 
+#include "mem/direct.h"
 #include "mem/vm.h"
 
 #include <stdbool.h>
@@ -28,8 +29,9 @@ void swap_release(struct swap *s, uint64_t first, unsigned count);
 /* Write `count` pages (one iovec each, page-aligned) into neighbouring slots and wait until they are there.
  * 0 or -errno; on an error nothing may be assumed about the slots. */
 int swap_write(struct swap *s, uint64_t first, struct iovec *pages, unsigned count);
-/* Read and verify neighbouring slots into a page-aligned buffer.  -EBADMSG: a page does not match. */
-int swap_read(struct swap *s, uint64_t first, unsigned count, void *buf);
+/* Read and verify neighbouring slots into a page-aligned buffer.  -EBADMSG: a page does not match.  `direct` may be
+ * NULL; otherwise the read is waited for without sleeping for up to `spin_us` (a guest waits for it). */
+int swap_read(struct swap *s, uint64_t first, unsigned count, void *buf, struct direct *direct, unsigned spin_us);
 
 uint64_t swap_size_bytes(const struct swap *s);
 uint64_t swap_used_slots(struct swap *s);

@@ -33,6 +33,7 @@ struct mem_settings {
 	_Atomic unsigned victim;		/* enum victim_kind */
 	_Atomic unsigned zip_max_pct;		/* cap of a cache, % of the VM's size; 0: no compression */
 	_Atomic unsigned zip_max_alloc_pct;	/* and % of what the VM is charged */
+	_Atomic unsigned swap_spin_us;		/* how long a read from disk is waited for awake; 0: asleep at once */
 	_Atomic unsigned fault_around_pages;	/* most pages brought in at a sequential fault; 1: off */
 };
 

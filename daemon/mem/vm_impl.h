@@ -71,10 +71,11 @@ struct vm {
 	char trouble[160];
 };
 
-/* What a thread that fills or evicts owns: a run of pages, page-aligned, locked in memory, and its codec. */
+/* What a thread that fills or evicts owns: a run of pages, page-aligned, locked in memory, its codec, its reader. */
 struct bench {
 	uint8_t *buf;			/* RUN_MAX pages */
 	struct codec *codec;
+	struct direct direct;
 };
 int bench_init(struct bench *b);
 void bench_fini(struct bench *b);

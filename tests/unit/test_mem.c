@@ -408,7 +408,7 @@ static void swap_gives_back_what_it_took(void)
 	}
 	CHECK_EQ(swap_alloc(s, RUN_MAX, &first), RUN_MAX);
 	CHECK(swap_write(s, first, v, RUN_MAX) == 0);
-	CHECK(swap_read(s, first, RUN_MAX, in) == 0);
+	CHECK(swap_read(s, first, RUN_MAX, in, NULL, 0) == 0);
 	for (unsigned i = 0; i < RUN_MAX; i++)
 		CHECK(!memcmp(in + i * PAGE_SIZE, out + (RUN_MAX - 1 - i) * PAGE_SIZE, PAGE_SIZE));
 	CHECK_EQ(swap_used_slots(s), RUN_MAX);
@@ -427,22 +427,25 @@ static void swap_finds_damage(void)
 {
 	uint8_t *buf = aligned_pages(1);
 	struct iovec v = { buf, PAGE_SIZE };
+	struct direct direct;
 	struct swap *s;
 	uint64_t slot;
 
+	direct_init(&direct);
 	make_arena(UINT64_MAX);
 	CHECK(swap_new(&s, arena, &payer, "/var/tmp", 1 << 20, false, &problem) == 0);
 	fill_text(buf, 5);
 	CHECK_EQ(swap_alloc(s, 1, &slot), 1);
 	CHECK(swap_write(s, slot, &v, 1) == 0);
-	CHECK(swap_read(s, slot, 1, buf) == 0);
+	CHECK(swap_read(s, slot, 1, buf, &direct, 50) == 0);
 	inject.swap_corrupt = true;
-	CHECK_EQ(swap_read(s, slot, 1, buf), -EBADMSG);
+	CHECK_EQ(swap_read(s, slot, 1, buf, &direct, 50), -EBADMSG);
 	inject.swap_corrupt = false;
 	inject.swap_read_errno = EIO;
-	CHECK_EQ(swap_read(s, slot, 1, buf), -EIO);
+	CHECK_EQ(swap_read(s, slot, 1, buf, &direct, 50), -EIO);
 	inject.swap_write_errno = ENOSPC;
 	CHECK_EQ(swap_write(s, slot, &v, 1), -ENOSPC);
+	direct_fini(&direct);
 	swap_free(s);
 	drop_arena();
 }
