@@ -1,6 +1,7 @@
 #include "mem/arena.h"
 
 #include "base/clock.h"
+#include "base/peak.h"
 #include "mem/host.h"
 #include "mem/inject.h"
 
@@ -263,14 +264,6 @@ void account_rearm(struct account *acc)
 	atomic_store(&acc->pressed, false);
 }
 
-static void raise_peak(_Atomic uint64_t *peak, uint64_t now)
-{
-	uint64_t old = atomic_load_explicit(peak, memory_order_relaxed);
-
-	while (now > old && !atomic_compare_exchange_weak(peak, &old, now))
-		;
-}
-
 static int account_charge(struct account *acc, uint64_t frames, enum charge_kind kind)
 {
 	struct arena *a = acc->arena;
@@ -294,8 +287,8 @@ static int account_charge(struct account *acc, uint64_t frames, enum charge_kind
 		}
 	} while (!atomic_compare_exchange_weak(&a->charged, &all, all + frames));
 	all += frames;
-	raise_peak(&a->peak, all);
-	raise_peak(&acc->peak, mine);
+	peak_raise(&a->peak, all);
+	peak_raise(&acc->peak, mine);
 	if (a->capacity - all < atomic_load_explicit(&a->low, memory_order_relaxed) && !atomic_exchange(&a->crossed, true))
 		arena_poke(a);
 	return 0;

@@ -2,6 +2,7 @@
 #include "mem/vm_impl.h"
 
 #include "base/clock.h"
+#include "base/peak.h"
 #include "mem/uffd.h"
 
 #include <assert.h>
@@ -23,14 +24,6 @@ const char *const page_state_names[] = {
 };
 
 /* ---- ledger ---- */
-
-static void raise_peak(_Atomic uint64_t *peak, uint64_t now)
-{
-	uint64_t old = atomic_load_explicit(peak, memory_order_relaxed);
-
-	while (now > old && !atomic_compare_exchange_weak(peak, &old, now))
-		;
-}
 
 /* A generation is an eighth of what is resident: fine enough to tell old from new, coarse enough that neighbours
  * filled together leave together. */
@@ -72,9 +65,9 @@ uint64_t ledger_move(struct lease *l, uint64_t page, uint64_t before, enum page_
 	atomic_fetch_sub(&vm->pages[from], 1);
 	now = atomic_fetch_add(&vm->pages[to], 1) + 1;
 	if (to == PAGE_COMPRESSED)
-		raise_peak(&vm->counters.compressed_peak_bytes, now);
+		peak_raise(&vm->counters.compressed_peak_bytes, now);
 	else if (to == PAGE_SWAPPED)
-		raise_peak(&vm->counters.swapped_peak_bytes, now);
+		peak_raise(&vm->counters.swapped_peak_bytes, now);
 	return epoch;
 }
 
