@@ -62,12 +62,15 @@ class Machine:
         with contextlib.suppress(ValueError, OSError):
             for line in self.process.stdout:
                 line = line.decode(errors="replace").strip("\r\n\0")
-                self.log.append("%.1f %s" % (time.monotonic() - self.begun, line))
+                self.log.append((time.monotonic() - self.begun, line))
                 self.lines.put(line)
         self.lines.put(None)
 
     def said(self):
-        return "\n".join("%s: %s" % (self.name, line) for line in self.log[-40:])
+        return "\n".join("%s: %.1f %s" % (self.name, *line) for line in self.log[-40:])
+
+    def last_words(self):
+        return " / ".join(line for _, line in self.last_words())
 
     def tell(self, line):
         try:
@@ -84,8 +87,13 @@ class Machine:
             return None
         if line is None:
             self.lines.put(None)
-            raise Lost("%s ended (status %s): %s" % (self.name, self.process.poll(), self.log[-1:]))
+            raise Lost("%s ended (status %s): %s" % (self.name, self.process.poll(), self.last_words()))
         return line
+
+    def seconds_to(self, word):
+        """From the start of the command to the line that begins with `word`."""
+        self.hear(word)
+        return next(at for at, line in self.log if line.startswith(word))
 
     def hear(self, word, seconds=None, strict=True):
         """The words after the first line that begins with `word`; `strict`: no bad news before it."""
@@ -94,7 +102,7 @@ class Machine:
             line = self.next(end - time.monotonic())
             if line is None and time.monotonic() >= end:
                 raise Lost("%s: no \"%s\" within %d s; last: %s" % (self.name, word, (seconds or self.seconds) * SLOW,
-                                                                 self.log[-3:]))
+                                                                 self.last_words()))
             if line is None:
                 continue
             if line.startswith(word):
@@ -178,7 +186,7 @@ class Machine:
         self.tell("off")
         status = self.wait()
         if status != 0:
-            raise Lost("%s: ended with status %d: %s" % (self.name, status, self.log[-3:]))
+            raise Lost("%s: ended with status %d: %s" % (self.name, status, self.last_words()))
 
     def close(self):
         with contextlib.suppress(OSError):
