@@ -30,10 +30,11 @@
 /* The next function of this name; looked up at its first use, whichever thread is first. */
 #define NEXT(name) \
 	({ \
-		static __typeof__(&name) _Atomic found; \
-		if (!found) \
-			found = (__typeof__(&name))dlsym(RTLD_NEXT, #name); \
-		found; \
+		static _Atomic(void *) found; \
+		void *it = found; \
+		if (!it) \
+			found = it = dlsym(RTLD_NEXT, #name); \
+		(__typeof__(&name))it; \
 	})
 
 #ifndef MADV_POPULATE_READ
