@@ -1,9 +1,9 @@
 /* memctl run: start an emulator with a lease for its guest memory, and stay beside it.
  *
- * The lease belongs to the emulator: the preload library in it speaks to memctld, and when it ends, however that may
- * be, memctld takes the memory back.  So this parent holds nothing that could be lost with it.  It hands on signals and
- * the exit code, restores the terminal if the emulator was killed in raw mode, and says so if the emulator does not
- * ask for memory. */
+ * The lease belongs to the emulator: the preload library in it speaks to memctld, and when it ends, however
+ * that may be, memctld takes the memory back.  So this parent holds nothing that could be lost with it.  It
+ * hands on signals and the exit code, restores the terminal if the emulator was killed in raw mode, and says
+ * so if the emulator does not ask for memory. */
 #include "cli/cli.h"
 #include "cli/run.h"
 #include "cli/units.h"
@@ -24,40 +24,66 @@
 #include <time.h>
 #include <unistd.h>
 
-#define ASKS_WITHIN_S 10	/* until a program that has not asked for memory is suspect */
-#define EXEC_NOT_FOUND 127	/* as shells have it */
-#define EXEC_FAILED 126
+#define NAME_BYTES     64
+#define NAME_CHARS     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
+#define ASKS_WITHIN_S  10  /* until a program that has not asked for memory is suspect */
+#define EXEC_NOT_FOUND 127 /* as shells have it */
+#define EXEC_FAILED    126
 
+/* clang-format off: as it is printed */
 const char run_details[] =
-	"COMMAND is a QEMU (6.0 or newer, unmodified; also behind env, setpriv and the like), which gets its\n"
-	"memory backend, a balloon with free page reporting and a QMP socket unless it has them; or any\n"
-	"dynamically linked program that makes a memfd and maps it shared (--memfd-name, --fd).\n"
-	"\n"
-	"The VM:\n"
-	"  --name NAME          its name (needed)\n"
-	"  --mem SIZE           guest memory, as 2G; for QEMU the same as its -m, one of them is enough\n"
-	"  --reservation SIZE   host memory guaranteed to it\n"
-	"  --limit SIZE         never more host memory than this\n"
-	"  --shares N           its weight when memory is short (default 10 per MiB)\n"
-	"  --sharing MODE       off, zero, vm, group:NAME\n"
-	"  --swap-dir DIR       one that memctld's configuration allows\n"
-	"How:\n"
-	"  --memfd-name NAME    which of the program's memfds is guest memory (default memory-backend-memfd, QEMU's)\n"
-	"  --fd N               guest memory is an inherited memfd: /proc/self/fd/N (QEMU: mem-path=, share=on)\n"
-	"  --user-mode          go on where userfaultfd is permitted for user mode only; right only for emulators\n"
-	"                       without KVM, disks and networks\n"
-	"  --no-balloon, --no-qmp   leave these out of QEMU's command line\n"
-	"  --print              print the command and its environment instead, for use by hand\n"
-	"\n"
-	"Signals sent to memctl reach the command; its exit code is memctl's (128+N after signal N, 127: not found).\n"
-	"With QEMU's -daemonize memctl ends when QEMU has forked, and the VM goes on.\n"
-	"\n"
-	"Refused, because bytes would be lost or the lease be of no use: O_DIRECT (cache=none, aio=native), vhost,\n"
-	"VFIO, hugetlb, prealloc=on, mem-lock=on.";
+        "COMMAND is a QEMU (6.0 or newer, unmodified; also behind env, setpriv and the like), which gets "
+        "its\n"
+        "memory backend, a balloon with free page reporting and a QMP socket unless it has them; or any\n"
+        "dynamically linked program that makes a memfd and maps it shared (--memfd-name, --fd).\n"
+        "\n"
+        "The VM:\n"
+        "  --name NAME          its name (needed)\n"
+        "  --mem SIZE           guest memory, as 2G; for QEMU the same as its -m, one of them is enough\n"
+        "  --reservation SIZE   host memory guaranteed to it\n"
+        "  --limit SIZE         never more host memory than this\n"
+        "  --shares N           its weight when memory is short (default 10 per MiB)\n"
+        "  --sharing MODE       off, zero, vm, group:NAME\n"
+        "  --swap-dir DIR       one that memctld's configuration allows\n"
+        "How:\n"
+        "  --memfd-name NAME    which of the program's memfds is guest memory (default memory-backend-memfd, "
+        "QEMU's)\n"
+        "  --fd N               guest memory is an inherited memfd: /proc/self/fd/N (QEMU: mem-path=, "
+        "share=on)\n"
+        "  --user-mode          go on where userfaultfd is permitted for user mode only; right only for "
+        "emulators\n"
+        "                       without KVM, disks and networks\n"
+        "  --no-balloon, --no-qmp   leave these out of QEMU's command line\n"
+        "  --print              print the command and its environment instead, for use by hand\n"
+        "\n"
+        "Signals sent to memctl reach the command; its exit code is memctl's (128+N after signal N, 127: not "
+        "found).\n"
+        "With QEMU's -daemonize memctl ends when QEMU has forked, and the VM goes on; a QMP socket is then "
+        "yours to add.\n"
+        "A program other than QEMU must not read(2) or write(2) its memfd once it is mapped: guest memory is "
+        "in the\n"
+        "mapping alone (writing fails).\n"
+        "\n"
+        "Refused, because bytes would be lost or the lease be of no use: O_DIRECT (cache=none, aio=native), "
+        "vhost,\n"
+        "VFIO, hugetlb, prealloc=on, mem-lock=on.";
+/* clang-format on */
 
 enum {
-	OPT_NAME = 256, OPT_MEM, OPT_RESERVATION, OPT_LIMIT, OPT_SHARES, OPT_SHARING, OPT_SWAP_DIR, OPT_MEMFD_NAME,
-	OPT_FD, OPT_USER_MODE, OPT_NO_BALLOON, OPT_NO_QMP, OPT_PRINT, OPT_RUN_SOCKET,
+	OPT_NAME = 256,
+	OPT_MEM,
+	OPT_RESERVATION,
+	OPT_LIMIT,
+	OPT_SHARES,
+	OPT_SHARING,
+	OPT_SWAP_DIR,
+	OPT_MEMFD_NAME,
+	OPT_FD,
+	OPT_USER_MODE,
+	OPT_NO_BALLOON,
+	OPT_NO_QMP,
+	OPT_PRINT,
+	OPT_RUN_SOCKET,
 };
 
 static const struct option options[] = {
@@ -83,7 +109,7 @@ struct request {
 	struct run run;
 	uint64_t reservation, limit, shares;
 	const char *sharing, *swap_dir, *memfd_name;
-	int fd;				/* -1: none */
+	int fd; /* -1: none */
 	bool user_mode, print, help;
 };
 
@@ -174,7 +200,7 @@ static int parse_one(struct cli *c, struct request *q, int option)
 		q->run.no_qmp = true;
 		return 0;
 	case OPT_PRINT:
-		q->print = q->run.no_qmp = true;	/* a socket in a directory of ours would not outlive us */
+		q->print = q->run.no_qmp = true; /* a socket in a directory of ours would not outlive us */
 		return 0;
 	case OPT_RUN_SOCKET:
 		c->socket = optarg;
@@ -182,7 +208,7 @@ static int parse_one(struct cli *c, struct request *q, int option)
 	case 'h':
 		q->help = true;
 		return 0;
-	default:	/* getopt has said it */
+	default: /* getopt has said it */
 		return -EINVAL;
 	}
 }
@@ -192,7 +218,7 @@ static int parse(struct cli *c, struct request *q, char **words, unsigned n)
 {
 	int option;
 
-	optind = 0;	/* begin anew; words[0] is "run" */
+	optind = 0; /* begin anew; words[0] is "run" */
 	while ((option = getopt_long((int)n, words, "+h", options, NULL)) != -1)
 		if (parse_one(c, q, option) < 0)
 			return EXIT_USAGE;
@@ -204,6 +230,11 @@ static int parse(struct cli *c, struct request *q, char **words, unsigned n)
 	}
 	if (!q->run.name) {
 		cli_error("the VM needs a name: --name");
+		return EXIT_USAGE;
+	}
+	if (!*q->run.name || strlen(q->run.name) >= NAME_BYTES ||
+	        strspn(q->run.name, NAME_CHARS) != strlen(q->run.name)) {
+		cli_error("--name: a name is 1 to %d of A-Z a-z 0-9 . _ -", NAME_BYTES - 1);
 		return EXIT_USAGE;
 	}
 	if (run_insert(&q->run, 0, n - (unsigned)optind, (const char *const *)words + optind) < 0) {
@@ -219,10 +250,13 @@ static int adapt(struct request *q)
 	char text[128];
 
 	if (qemu && q->fd >= 0 && q->run.mem_bytes) {
-		snprintf(text, sizeof text, "memory-backend-file,id=memctl0,size=%" PRIu64 ",mem-path=/proc/self/fd/%d,"
-			"share=on", q->run.mem_bytes, q->fd);
-		if (run_insert(&q->run, q->run.n, 4, (const char *const[]){ "-object", text, "-machine",
-				"memory-backend=memctl0" }) < 0)
+		snprintf(text, sizeof text,
+		        "memory-backend-file,id=memctl0,size=%" PRIu64 ",mem-path=/proc/self/fd/%d,"
+		        "share=on",
+		        q->run.mem_bytes, q->fd);
+		if (run_insert(&q->run, q->run.n, 4,
+		            (const char *const[]){ "-object", text, "-machine", "memory-backend=memctl0" }) <
+		        0)
 			return EXIT_SYSTEM;
 	}
 	if (qemu)
@@ -232,7 +266,8 @@ static int adapt(struct request *q)
 		return EXIT_USAGE;
 	}
 	if (!q->memfd_name && q->fd < 0) {
-		cli_error("%s is no QEMU: say which memfd is its guest memory, by --memfd-name or --fd", q->run.words[0]);
+		cli_error("%s is no QEMU: say which memfd is its guest memory, by --memfd-name or --fd",
+		        q->run.words[0]);
 		return EXIT_USAGE;
 	}
 	q->run.size_bytes = q->run.mem_bytes;
@@ -255,8 +290,9 @@ static int find_preload(char path[PATH_MAX])
 	if (n > 0) {
 		here[n] = 0;
 		*strrchr(here, '/') = 0;
-		if (snprintf(path, PATH_MAX, "%s/../libclient/preload/libmemctl-preload.so", here) < PATH_MAX &&
-			!access(path, R_OK))
+		if (snprintf(path, PATH_MAX, "%s/../libclient/preload/libmemctl-preload.so", here) <
+		                PATH_MAX &&
+		        !access(path, R_OK))
 			return realpath(path, here) ? snprintf(path, PATH_MAX, "%s", here), 0 : 0;
 	}
 	snprintf(path, PATH_MAX, "%s", MEMCTL_PRELOAD_PATH);
@@ -266,7 +302,7 @@ static int find_preload(char path[PATH_MAX])
 /* A word as a shell takes it. */
 static void print_word(const char *word)
 {
-	if (*word && strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_=+,.:/@%") == strlen(word)) {
+	if (*word && strspn(word, NAME_CHARS "=+,:/@%") == strlen(word)) {
 		fputs(word, stdout);
 		return;
 	}
@@ -341,7 +377,7 @@ static int open_door(const struct request *q)
 		cli_error("--fd: descriptor %d is in use", q->fd);
 		return EXIT_USAGE;
 	}
-	fd = memfd_create("memctl-guest", 0);
+	fd = memfd_create("memctl-guest", MFD_ALLOW_SEALING);
 	if (fd < 0 || ftruncate(fd, (off_t)q->run.mem_bytes) < 0 || (fd != q->fd && dup2(fd, q->fd) < 0))
 		r = errno;
 	if (fd >= 0 && fd != q->fd)
@@ -360,8 +396,9 @@ static void suspect(struct cli *c, const struct run *r)
 
 	snprintf(parameters, sizeof parameters, "{\"vm\":\"%s\"}", r->name);
 	if (memctl_call(c->m, "org.memctl.ShowVm", parameters, &reply, NULL) == -ENOENT)
-		cli_error("%s has not asked for memory after %d s: is the program statically linked, or set-user-ID?",
-			r->name, ASKS_WITHIN_S);
+		cli_error("%s has not asked for memory after %d s: is the program statically linked, or "
+		          "set-user-ID?",
+		        r->name, ASKS_WITHIN_S);
 	free(reply);
 }
 
@@ -458,7 +495,7 @@ static int go(struct cli *c, struct request *q)
 	}
 	if (!code)
 		code = open_door(q);
-	if (!code)	/* that it is there, before anything is started */
+	if (!code) /* that it is there, before anything is started */
 		code = cli_ask(c, "org.memctl.Status", NULL, &status);
 	if (code)
 		return code;
@@ -477,8 +514,7 @@ int run_run(struct cli *c, char **words, unsigned n)
 		return run_help(c, (char *[]){ (char[]){ "run" } }, 1);
 	if (!code)
 		code = go(c, &q);
-	if (!q.run.daemonizes)
-		remove_qmp(&q.run);
+	remove_qmp(&q.run);
 	request_fini(&q);
 	return code;
 }

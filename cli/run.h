@@ -6,13 +6,12 @@
 
 struct run {
 	const char *name;
-	uint64_t mem_bytes;		/* 0: not given */
-	uint64_t size_bytes;		/* the most that its memory may grow to; 0: mem_bytes */
+	uint64_t mem_bytes;  /* 0: not given */
+	uint64_t size_bytes; /* the most that its memory may grow to; 0: mem_bytes */
 	bool no_balloon, no_qmp;
-	char **words;			/* the command, ended by NULL; owned, as the words are */
+	char **words; /* the command, ended by NULL; owned, as the words are */
 	unsigned n;
-	char qmp_path[108];		/* "": the command has a QMP socket of its own, or none */
-	bool daemonizes;
+	char qmp_path[108]; /* "": the command has a QMP socket of its own, or none */
 };
 
 /* Insert words at a place of the command. -ENOMEM. */

@@ -5,10 +5,12 @@
  *	-machine memory-backend=memctl0		QEMU merges it with a -machine or -M that is there
  *	-device virtio-balloon-pci,free-page-reporting=on
  *						the guest tells what it has freed, and gets no command
- *	-qmp unix:...				to ask QEMU things
+ *	-chardev socket,fd=N			to ask QEMU things (QMP); we make the socket, because QEMU may
+ *	-mon chardev=...,mode=control		be another user; not for one that daemonizes and outlives us
+ *	-serial mon:stdio			where -nographic stands for it: a -mon ends QEMU's defaults
  *
- * The refusals here come early and name the option; the preload library refuses the same once more when it happens,
- * for what comes by QMP or from somebody else's command line. */
+ * The refusals here come early and name the option; the preload library refuses the same once more when it
+ * happens, for what comes by QMP or from somebody else's command line. */
 #include "cli/cli.h"
 #include "cli/run.h"
 #include "cli/units.h"
@@ -18,6 +20,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 /* An option and a part of its value (NULL: any), that a lease cannot have. */
@@ -25,12 +29,14 @@ static const struct refusal {
 	const char *option, *value, *why;
 } refusals[] = {
 	{ "object", "prealloc=on", "all guest memory would be brought in at the start; use --reservation" },
-	{ "object", "\"prealloc\":true", "all guest memory would be brought in at the start; use --reservation" },
+	{ "object", "\"prealloc\":true",
+	        "all guest memory would be brought in at the start; use --reservation" },
 	{ "mem-prealloc", NULL, "all guest memory would be brought in at the start; use --reservation" },
 	{ "object", "hugetlb=on", "leases are made of pages of 4 KiB" },
 	{ "object", "hugetlb\":true", "leases are made of pages of 4 KiB" },
 	{ "mem-path", NULL, "guest memory comes from memctld" },
-	{ "object", "memory-backend-ram", "this memory would not be memctld's; use memory-backend-memfd,share=on" },
+	{ "object", "memory-backend-ram",
+	        "this memory would not be memctld's; use memory-backend-memfd,share=on" },
 	{ "overcommit", "mem-lock=on", "all guest memory would be brought in, and stay; use --reservation" },
 	{ "realtime", "mlock=on", "all guest memory would be brought in, and stay; use --reservation" },
 	{ "device", "vfio-", "a device that writes to guest memory by itself would lose bytes" },
@@ -40,21 +46,25 @@ static const struct refusal {
 	{ "netdev", "vhost-", "vhost reaches guest memory from outside this process; use another network" },
 	{ "nic", "vhost=on", "vhost reaches guest memory from outside this process; leave it out" },
 	{ "drive", "cache=none", "O_DIRECT into guest memory would lose bytes; use cache=writeback" },
-	{ "drive", "cache=directsync", "O_DIRECT into guest memory would lose bytes; use cache=writethrough" },
+	{ "drive", "cache=directsync",
+	        "O_DIRECT into guest memory would lose bytes; use cache=writethrough" },
 	{ "drive", "cache.direct=on", "O_DIRECT into guest memory would lose bytes; use cache.direct=off" },
 	{ "drive", "aio=native", "native aio needs O_DIRECT, which would lose bytes; use aio=threads" },
-	{ "blockdev", "cache.direct=on", "O_DIRECT into guest memory would lose bytes; use cache.direct=off" },
-	{ "blockdev", "\"direct\":true", "O_DIRECT into guest memory would lose bytes; use \"direct\":false" },
+	{ "blockdev", "cache.direct=on",
+	        "O_DIRECT into guest memory would lose bytes; use cache.direct=off" },
+	{ "blockdev", "\"direct\":true",
+	        "O_DIRECT into guest memory would lose bytes; use \"direct\":false" },
 	{ "blockdev", "aio=native", "native aio needs O_DIRECT, which would lose bytes; use aio=threads" },
 	{ "blockdev", "\"aio\":\"native\"", "native aio needs O_DIRECT, which would lose bytes" },
 };
 
 /* What is already there. */
 struct found {
-	const char *machine;		/* its type; NULL: QEMU's default */
-	const char *backend;		/* of -machine memory-backend=, up to the next comma */
+	const char *machine; /* its type; NULL: QEMU's default */
+	const char *backend; /* of -machine memory-backend=, up to the next comma */
 	uint64_t memory_bytes, most_bytes;
 	bool memory, numa_backends, balloon, qmp, daemonizes;
+	bool nographic, own_consoles; /* own_consoles: it says itself what the terminal is for */
 };
 
 unsigned run_find_qemu(const struct run *r)
@@ -105,7 +115,8 @@ static int look_at_memory(struct found *f, const char *value)
 
 	if (!size && *value >= '0' && *value <= '9')
 		size = value;
-	if ((size && memory_size(size, &f->memory_bytes) < 0) || (most && memory_size(most, &f->most_bytes) < 0)) {
+	if ((size && memory_size(size, &f->memory_bytes) < 0) ||
+	        (most && memory_size(most, &f->most_bytes) < 0)) {
 		cli_error("QEMU's -m %s is not understood", value);
 		return EXIT_USAGE;
 	}
@@ -126,6 +137,18 @@ static void look_at_machine(struct found *f, const char *value)
 		f->backend = backend;
 }
 
+static void look_at_mon(struct found *f, const char *value)
+{
+	f->qmp |= strstr(value, "mode=control") != NULL;
+	f->own_consoles = true;
+}
+
+static void look_at_device(struct found *f, const char *value)
+{
+	f->balloon |= strstr(value, "virtio-balloon") != NULL;
+	f->own_consoles |= strstr(value, "isa-serial") != NULL;
+}
+
 static int refuse(const char *option, const char *value)
 {
 	for (unsigned i = 0; i < sizeof refusals / sizeof *refusals; i++) {
@@ -134,7 +157,7 @@ static int refuse(const char *option, const char *value)
 		if (!is(option, x->option) || (x->value && !strstr(value, x->value)))
 			continue;
 		cli_error("QEMU's -%s%s%s cannot be right on a lease: %s", option, x->value ? " " : "",
-			x->value ? value : "", x->why);
+		        x->value ? value : "", x->why);
 		return EXIT_USAGE;
 	}
 	return EXIT_OK;
@@ -158,11 +181,15 @@ static int look(const struct run *r, unsigned at, struct found *f)
 		else if (is(option, "numa"))
 			f->numa_backends |= value_of(value, "memdev") != NULL;
 		else if (is(option, "device"))
-			f->balloon |= strstr(value, "virtio-balloon") != NULL;
+			look_at_device(f, value);
 		else if (is(option, "qmp") || is(option, "qmp-pretty"))
 			f->qmp = true;
+		else if (is(option, "nographic"))
+			f->nographic = true;
+		else if (is(option, "serial") || is(option, "monitor") || is(option, "nodefaults"))
+			f->own_consoles = true;
 		else if (is(option, "mon"))
-			f->qmp |= strstr(value, "mode=control") != NULL;
+			look_at_mon(f, value);
 		else if (is(option, "daemonize"))
 			f->daemonizes = true;
 	}
@@ -175,7 +202,8 @@ static int check_backend(const struct run *r, unsigned at, const char *id)
 	size_t length = strcspn(id, ",");
 
 	for (unsigned i = at; i + 1 < r->n; i++) {
-		const char *value = r->words[i + 1], *its = value_of(value, "id"), *path = value_of(value, "mem-path");
+		const char *value = r->words[i + 1], *its = value_of(value, "id"),
+		           *path = value_of(value, "mem-path");
 
 		if (strcmp(r->words[i], "-object") && strcmp(r->words[i], "--object"))
 			continue;
@@ -183,20 +211,22 @@ static int check_backend(const struct run *r, unsigned at, const char *id)
 			continue;
 		if (!strncmp(value, "memory-backend-memfd,", 21) && !strstr(value, "share=off"))
 			return EXIT_OK;
-		if (!strncmp(value, "memory-backend-file,", 20) && path && !strncmp(path, "/proc/self/fd/", 14) &&
-			strstr(value, "share=on"))
+		if (!strncmp(value, "memory-backend-file,", 20) && path &&
+		        !strncmp(path, "/proc/self/fd/", 14) && strstr(value, "share=on"))
 			return EXIT_OK;
-		cli_error("QEMU's -object %s cannot be a lease: use memory-backend-memfd,share=on, or leave it out", value);
+		cli_error("QEMU's -object %s cannot be a lease: use memory-backend-memfd,share=on, or leave "
+		          "it out",
+		        value);
 		return EXIT_USAGE;
 	}
-	return EXIT_OK;	/* JSON, or nothing of the kind: QEMU will say it */
+	return EXIT_OK; /* JSON, or nothing of the kind: QEMU will say it */
 }
 
 static int settle_size(struct run *r, const struct found *f)
 {
 	if (f->memory && r->mem_bytes && f->memory_bytes != r->mem_bytes) {
-		cli_error("--mem is %" PRIu64 " bytes and QEMU's -m is %" PRIu64 ": give one of them", r->mem_bytes,
-			f->memory_bytes);
+		cli_error("--mem is %" PRIu64 " bytes and QEMU's -m is %" PRIu64 ": give one of them",
+		        r->mem_bytes, f->memory_bytes);
 		return EXIT_USAGE;
 	}
 	if (f->memory)
@@ -218,9 +248,9 @@ static bool has_pci(const struct run *r, unsigned at, const char *machine)
 {
 	static const char *const with[] = { "pc", "q35", "virt", "pseries" };
 
-	if (!machine)	/* QEMU's default: x86 has PCI, others have boards of all kinds */
+	if (!machine) /* QEMU's default: x86 has PCI, others have boards of all kinds */
 		return strstr(r->words[at - 1], "x86_64") || strstr(r->words[at - 1], "i386") ||
-			!strncmp(r->words[at - 1] + strlen(r->words[at - 1]) - 3, "kvm", 3);
+		       !strncmp(r->words[at - 1] + strlen(r->words[at - 1]) - 3, "kvm", 3);
 	for (unsigned i = 0; i < sizeof with / sizeof *with; i++) {
 		size_t length = strlen(with[i]);
 
@@ -230,19 +260,35 @@ static bool has_pci(const struct run *r, unsigned at, const char *machine)
 	return false;
 }
 
-/* A socket in a directory that is ours alone. */
-static int choose_qmp(struct run *r)
+/* A socket that listens at r->qmp_path, in a directory that is ours alone; inherited by the command.  -errno.
+ */
+static int listen_qmp(const struct run *r)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0), error;
+
+	if (fd < 0)
+		return -errno;
+	snprintf(address.sun_path, sizeof address.sun_path, "%s", r->qmp_path);
+	if (!bind(fd, (struct sockaddr *)&address, sizeof address) && !listen(fd, 1))
+		return fd;
+	error = errno;
+	close(fd);
+	return -error;
+}
+
+static int open_qmp(struct run *r)
 {
 	const char *places[] = { getenv("XDG_RUNTIME_DIR"), "/run", "/tmp" };
 
 	for (unsigned i = 0; i < 3; i++) {
 		if (!places[i] || access(places[i], W_OK) < 0 ||
-			snprintf(r->qmp_path, sizeof r->qmp_path - 4, "%s/memctl-%.16s-XXXXXX", places[i], r->name) >=
-				(int)sizeof r->qmp_path - 4)
+		        snprintf(r->qmp_path, sizeof r->qmp_path - 4, "%s/memctl-%.16s-XXXXXX", places[i],
+		                r->name) >= (int)sizeof r->qmp_path - 4)
 			continue;
 		if (mkdtemp(r->qmp_path)) {
 			strcat(r->qmp_path, "/qmp");
-			return 0;
+			return listen_qmp(r);
 		}
 	}
 	*r->qmp_path = 0;
@@ -264,19 +310,25 @@ static int add(struct run *r, unsigned at, const struct found *f)
 		error |= append(r, "-m", text);
 	}
 	if (!f->backend && !f->numa_backends) {
-		snprintf(text, sizeof text, "memory-backend-memfd,id=memctl0,size=%" PRIu64 ",share=on", r->mem_bytes);
+		snprintf(text, sizeof text, "memory-backend-memfd,id=memctl0,size=%" PRIu64 ",share=on",
+		        r->mem_bytes);
 		error |= append(r, "-object", text);
 		error |= append(r, "-machine", "memory-backend=memctl0");
 	}
 	if (!f->balloon && !r->no_balloon && has_pci(r, at, f->machine))
 		error |= append(r, "-device", "virtio-balloon-pci,id=memctl-balloon,free-page-reporting=on");
-	if (!f->qmp && !r->no_qmp) {
-		if (choose_qmp(r) < 0) {
-			cli_error("no directory for a QMP socket: give QEMU -qmp, or memctl --no-qmp");
+	if (!f->qmp && !r->no_qmp && !f->daemonizes) {
+		int fd = open_qmp(r);
+
+		if (fd < 0) {
+			cli_error("no place for a QMP socket: give QEMU -qmp, or memctl --no-qmp");
 			return EXIT_SYSTEM;
 		}
-		snprintf(text, sizeof text, "unix:%s,server=on,wait=off", r->qmp_path);
-		error |= append(r, "-qmp", text);
+		snprintf(text, sizeof text, "socket,id=memctl-qmp,fd=%d,server=on,wait=off", fd);
+		error |= append(r, "-chardev", text);
+		error |= append(r, "-mon", "chardev=memctl-qmp,mode=control");
+		if (f->nographic && !f->own_consoles)
+			error |= append(r, "-serial", "mon:stdio");
 	}
 	if (error) {
 		cli_error("out of memory");
@@ -294,6 +346,5 @@ int run_adapt_qemu(struct run *r, unsigned at)
 		code = check_backend(r, at, f.backend);
 	if (!code)
 		code = settle_size(r, &f);
-	r->daemonizes = f.daemonizes;
 	return code ? code : add(r, at, &f);
 }

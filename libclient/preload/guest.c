@@ -1,24 +1,25 @@
 /* Guest memory for a program that knows nothing of memctl.
  *
- * The program makes a memfd and maps it shared.  The memfd stays what it is: empty, sized and sealed as the program
- * likes.  It is only a *door*: when it is mapped, a lease is mapped in its place.
+ * The program makes a memfd and maps it shared.  The memfd stays what it is: empty, sized and sealed as the
+ * program likes.  It is only a *door*: when it is mapped, a lease is mapped in its place.
  *
  *	memfd_create(name)		the memfd's inode is noted
  *	ftruncate, F_ADD_SEALS, dup	are the kernel's, on the door
  *	mmap(MAP_SHARED, offset)	a lease of this length, at the address where the door would have been
  *	fallocate(PUNCH_HOLE)		the lease's range is discarded, and the daemon told so
  *
- * So the lease's own memfd is nowhere in the program's hands: it can neither be punched, written nor passed on behind
- * the daemon's back, and there is no call on it whose meaning would have to be imitated.
+ * So the lease's own memfd is nowhere in the program's hands: it can neither be punched, written nor passed on
+ * behind the daemon's back, and there is no call on it whose meaning would have to be imitated.  The price:
+ * guest memory is in the mapping alone.  write(2) on the memfd fails from then on, read(2) finds nothing.
  *
  * A second door is a memfd that the program inherits and opens by /proc/self/fd/N (MEMCTL_FD=N).
  *
  * The connection is made when a door is first mapped.  Not earlier: this library is also loaded into env(1),
- * setpriv(1) and whatever else starts the emulator, and an emulator that daemonizes forks before it maps its memory.
- * A program that forks later has its VM in the parent; in the child these functions do nothing.
+ * setpriv(1) and whatever else starts the emulator, and an emulator that daemonizes forks before it maps its
+ * memory.  A program that forks later has its VM in the parent; in the child these functions do nothing.
  *
- * Lock: `lock` guards the tables; it is held over calls to the daemon, so that no lease ends while one speaks of it.
- * The daemon never waits for a lock of ours: faults are served without this library's help. */
+ * Lock: `lock` guards the tables; it is held over calls to the daemon, so that no lease ends while one speaks
+ * of it.  The daemon never waits for a lock of ours: faults are served without this library's help. */
 #include "libclient/preload/guest.h"
 
 #include <errno.h>
@@ -38,21 +39,24 @@
 #include <unistd.h>
 
 #define PAGE_SIZE 4096ull
-#define QEMUS_MEMFD "memory-backend-memfd"
-#define DOORS_MAX 64
-#define PIECES_MAX 64
-#define NAME_WAIT_MS 3000
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 0x0010
+#endif
+#define QEMUS_MEMFD        "memory-backend-memfd"
+#define DOORS_MAX          64
+#define PIECES_MAX         64
+#define NAME_WAIT_MS       3000
 #define THREAD_STACK_BYTES (256u << 10)
 
 struct door {
 	dev_t dev;
 	ino_t ino;
-	int fd;		/* keeps the inode from being another file's one day */
+	int fd; /* keeps the inode from being another file's one day */
 };
 
 struct piece {
 	const struct door *door;
-	uint64_t offset, length;	/* of the door */
+	uint64_t offset, length; /* of the door */
 	char *address;
 	struct memctl_lease *lease;
 };
@@ -183,15 +187,18 @@ static int read_size(const char *name, uint64_t *ret)
 	errno = 0;
 	n = strtoull(text, &end, 10);
 	if (*end)
-		shift = !strcasecmp(end, "K") ? 10 : !strcasecmp(end, "M") ? 20 : !strcasecmp(end, "G") ? 30 : 64;
+		shift = !strcasecmp(end, "K")   ? 10
+		        : !strcasecmp(end, "M") ? 20
+		        : !strcasecmp(end, "G") ? 30
+		                                : 64;
 	if (end == text || *text == '-' || errno || shift == 64 || n > UINT64_MAX >> shift)
 		return guest_refuse(EINVAL, "%s is \"%s\", which is no size", name, text);
 	*ret = n << shift;
 	return 0;
 }
 
-/* The daemon's orders (which pages were used?).  A thread of our own and not memctl_helper_start's, because what it
- * does to the leases must not come back to our own functions. */
+/* The daemon's orders (which pages were used?).  A thread of our own and not memctl_helper_start's, because
+ * what it does to the leases must not come back to our own functions. */
 static void *attend(void *userdata)
 {
 	struct pollfd p = { .fd = memctl_fd(vm), .events = POLLIN };
@@ -237,32 +244,39 @@ static int check_faults(enum memctl_faults faults, bool kvm)
 	if (faults != MEMCTL_FAULTS_USER_MODE)
 		return 0;
 	if (kvm)
-		return guest_refuse(EPERM, "KVM needs a full userfaultfd, and this user may have one for user mode only: "
-			"give it /dev/userfaultfd (group memctl)");
+		return guest_refuse(EPERM,
+		        "KVM needs a full userfaultfd, and this user may have one for user mode only: "
+		        "give it /dev/userfaultfd (group memctl)");
 	if (!allowed || strcmp(allowed, "1"))
-		return guest_refuse(EPERM, "this user may have a userfaultfd for user mode only, in which disk and network "
-			"devices read wrong: give it /dev/userfaultfd (group memctl); or, for an emulator without such "
-			"devices, memctl run --user-mode (MEMCTL_USER_MODE=1)");
+		return guest_refuse(EPERM,
+		        "this user may have a userfaultfd for user mode only, in which disk and network "
+		        "devices read wrong: give it /dev/userfaultfd (group memctl); or, for an emulator "
+		        "without such "
+		        "devices, memctl run --user-mode (MEMCTL_USER_MODE=1)");
 	return 0;
 }
 
 static int registered(struct memctl *m, uint64_t door_size)
 {
 	struct memctl_vm v = {
-		.struct_size = sizeof v, .name = setting("MEMCTL_VM_NAME"), .size = door_size,
-		.sharing = setting("MEMCTL_VM_SHARING"), .swap_dir = setting("MEMCTL_VM_SWAP_DIR"),
+		.struct_size = sizeof v,
+		.name = setting("MEMCTL_VM_NAME"),
+		.size = door_size,
+		.sharing = setting("MEMCTL_VM_SHARING"),
+		.swap_dir = setting("MEMCTL_VM_SWAP_DIR"),
 	};
 	struct memctl_error e = { 0 };
 	uint64_t shares = 0;
 	int r;
 
-	if (read_size("MEMCTL_VM_SIZE", &v.size) < 0 || read_size("MEMCTL_VM_RESERVATION", &v.reservation) < 0 ||
-		read_size("MEMCTL_VM_LIMIT", &v.limit) < 0 || read_size("MEMCTL_VM_SHARES", &shares) < 0)
+	if (read_size("MEMCTL_VM_SIZE", &v.size) < 0 ||
+	        read_size("MEMCTL_VM_RESERVATION", &v.reservation) < 0 ||
+	        read_size("MEMCTL_VM_LIMIT", &v.limit) < 0 || read_size("MEMCTL_VM_SHARES", &shares) < 0)
 		return -1;
 	v.shares = (uint32_t)shares;
 	/* A predecessor of this name that has just ended is still being taken apart. */
 	for (unsigned waited_ms = 0; (r = memctl_register(m, &v, &e)) == -EEXIST && waited_ms < NAME_WAIT_MS;
-		waited_ms += 50)
+	        waited_ms += 50)
 		usleep(50000);
 	if (r < 0)
 		return guest_refuse(-r, "%s", e.message);
@@ -339,7 +353,8 @@ bool guest_touches(const void *address, size_t length)
 	return touches;
 }
 
-static int check_mapping(const struct door *door, void *address, size_t length, int prot, int flags, off_t offset)
+static int check_mapping(
+        const struct door *door, void *address, size_t length, int prot, int flags, off_t offset)
 {
 	int type = flags & MAP_TYPE;
 	struct stat st;
@@ -347,12 +362,14 @@ static int check_mapping(const struct door *door, void *address, size_t length, 
 	if (type != MAP_SHARED && type != MAP_SHARED_VALIDATE)
 		return guest_refuse(EINVAL, "guest memory must be mapped shared (QEMU: share=on)");
 	if (prot != (PROT_READ | PROT_WRITE))
-		return guest_refuse(EINVAL, "guest memory must be mapped for reading and writing, and nothing else");
+		return guest_refuse(
+		        EINVAL, "guest memory must be mapped for reading and writing, and nothing else");
 	if (flags & MAP_LOCKED)
 		return guest_refuse(EINVAL, "guest memory cannot be locked: a reservation keeps it resident");
 	if (fstat(door->fd, &st) < 0)
 		return -1;
-	if (offset < 0 || (uint64_t)offset > (uint64_t)st.st_size || length > (uint64_t)st.st_size - (uint64_t)offset)
+	if (offset < 0 || (uint64_t)offset > (uint64_t)st.st_size ||
+	        length > (uint64_t)st.st_size - (uint64_t)offset)
 		return guest_refuse(EINVAL, "the mapping goes beyond the end of the memfd");
 	if (find_by_offset(door, (uint64_t)offset, length))
 		return guest_refuse(EBUSY, "guest memory cannot be mapped a second time");
@@ -369,12 +386,14 @@ static int bring_content(const struct piece *p)
 	off_t position = lseek(p->door->fd, 0, SEEK_CUR), at = (off_t)p->offset, end;
 	ssize_t n = 0;
 
-	while (n >= 0 && (at = lseek(p->door->fd, at, SEEK_DATA)) >= 0 && (uint64_t)at < p->offset + p->length) {
+	while (n >= 0 && (at = lseek(p->door->fd, at, SEEK_DATA)) >= 0 &&
+	        (uint64_t)at < p->offset + p->length) {
 		end = lseek(p->door->fd, at, SEEK_HOLE);
 		if ((uint64_t)end > p->offset + p->length)
 			end = (off_t)(p->offset + p->length);
 		while (at < end) {
-			n = memctl_read_into(p->lease, (uint64_t)at - p->offset, (uint64_t)(end - at), p->door->fd, at);
+			n = memctl_read_into(
+			        p->lease, (uint64_t)at - p->offset, (uint64_t)(end - at), p->door->fd, at);
 			if (n <= 0)
 				break;
 			at += n;
@@ -385,8 +404,8 @@ static int bring_content(const struct piece *p)
 	lseek(p->door->fd, position, SEEK_SET);
 	if (n < 0)
 		return guest_refuse((int)-n, "cannot bring in what the memfd holds: %s", strerror((int)-n));
-	(void)next.fallocate(p->door->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)p->offset,
-		(off_t)p->length);
+	(void)next.fallocate(
+	        p->door->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)p->offset, (off_t)p->length);
 	return 0;
 }
 
@@ -406,6 +425,9 @@ static int add_piece(struct piece *p, uint64_t door_size)
 		errno = r;
 		return -1;
 	}
+	/* From now on write(2) on the memfd would be lost: let it fail.  QEMU, which never writes, has sealed
+	 * the seals. */
+	(void)fcntl(p->door->fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE);
 	next_gpa += p->length;
 	pieces[n_pieces++] = *p;
 	has_leased = true;
@@ -422,7 +444,8 @@ static void *map_piece(const struct door *door, void *address, size_t length, in
 	if (fstat(door->fd, &st) < 0)
 		return MAP_FAILED;
 	/* Address space first, in the program's way; memctl_lease_at fills it. */
-	p.address = next.mmap(address, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | place, -1, 0);
+	p.address = next.mmap(
+	        address, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | place, -1, 0);
 	if (p.address == MAP_FAILED)
 		return MAP_FAILED;
 	if (!add_piece(&p, (uint64_t)st.st_size))
@@ -460,7 +483,7 @@ static int unmap(const char *address, size_t length)
 		struct piece *p = &pieces[i];
 
 		if (overlap((uintptr_t)p->address, p->length, (uintptr_t)address, length) &&
-			(p->address < address || p->address + p->length > address + length))
+		        (p->address < address || p->address + p->length > address + length))
 			return guest_refuse(EINVAL, "guest memory can be unmapped as a whole only");
 	}
 	for (unsigned i = 0; i < n_pieces;) {
@@ -494,7 +517,8 @@ int guest_unmap(const void *address, size_t length)
 /* Whole pages are given back, the edges are cleared, as the kernel does it. */
 static int discard(const struct piece *p, uint64_t offset, uint64_t length)
 {
-	uint64_t first = (offset + PAGE_SIZE - 1) & ~(PAGE_SIZE - 1), end = (offset + length) & ~(PAGE_SIZE - 1);
+	uint64_t first = (offset + PAGE_SIZE - 1) & ~(PAGE_SIZE - 1),
+	         end = (offset + length) & ~(PAGE_SIZE - 1);
 	struct memctl_error e = { 0 };
 	int r;
 
@@ -553,9 +577,11 @@ int guest_discard_door(int fd, off_t offset, off_t length)
 	return r;
 }
 
-/* A memfd of the right name that was never mapped: the program's memory is elsewhere, and nobody manages it. */
+/* A memfd of the right name that was never mapped: the program's memory is elsewhere, and nobody manages it.
+ */
 __attribute__((destructor)) static void complain(void)
 {
 	if (n_doors && !has_tried && guest_wanted())
-		guest_refuse(0, "the program has ended without mapping its memfd: its memory was not managed");
+		guest_refuse(
+		        0, "the program has ended without mapping its memfd: its memory was not managed");
 }

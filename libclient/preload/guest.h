@@ -17,7 +17,8 @@ extern const struct next next;
 /* Set while a thread is in the library's own code: then every interposed function is the C library's. */
 extern _Thread_local bool guest_inside;
 
-/* Whether this process is to have a VM at all (MEMCTL_VM_NAME is set), and we were not called by ourselves. */
+/* Whether this process is to have a VM at all (MEMCTL_VM_NAME is set), and we were not called by ourselves.
+ */
 bool guest_wanted(void);
 /* Say why something is refused, on stderr, in one line; -1 with errno = error. */
 int guest_refuse(int error, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -1,15 +1,15 @@
 /* libmemctl-preload.so: the functions of the C library that stand between a program and its guest memory.
  *
- * Loaded by LD_PRELOAD into an emulator that maps its guest memory as a shared memfd (QEMU: memory-backend-memfd), it
- * puts a lease of memctld in the memfd's place; guest.c says how.  The functions here only decide whether a call is
- * about guest memory, and hand it on:
+ * Loaded by LD_PRELOAD into an emulator that maps its guest memory as a shared memfd (memory-backend-memfd of
+ * QEMU), it puts a lease of memctld in the memfd's place; guest.c says how.  The functions here only decide
+ * whether a call is about guest memory, and hand it on:
  *
  *	memfd_create		one of the right name is a door to guest memory
  *	mmap, munmap, mremap	of a door: a lease; an end of a lease; refused
  *	fallocate, madvise	discards are announced; what would harm a lease is swallowed
- *	open, fcntl		refused is what would reach guest memory past its faults: a device that reads with
- *				O_DIRECT, vhost, VFIO (the daemon evicts a page while the device still writes to it)
- *	sendmsg			refused: guest memory for another process (vhost-user), which has no userfaultfd there
+ *	open, fcntl		refused is what would reach guest memory past its faults: O_DIRECT, vhost,
+ *				VFIO (the daemon evicts a page while the device still writes to it)
+ *	sendmsg			refused: guest memory for another process, which has no userfaultfd there
  *	mlockall		refused: it brings all guest memory in, and keeps it
  *
  * Without MEMCTL_VM_NAME in the environment all are the C library's own. */
@@ -28,13 +28,13 @@
 #define EXPORT __attribute__((visibility("default")))
 
 /* The next function of this name; looked up at its first use, whichever thread is first. */
-#define NEXT(name) \
-	({ \
-		static _Atomic(void *) found; \
-		void *it = found; \
-		if (!it) \
-			found = it = dlsym(RTLD_NEXT, #name); \
-		(__typeof__(&name))it; \
+#define NEXT(name)                                                                                           \
+	({                                                                                                   \
+		static _Atomic(void *) found;                                                                \
+		void *it = found;                                                                            \
+		if (!it)                                                                                     \
+			found = it = dlsym(RTLD_NEXT, #name);                                                \
+		(__typeof__(&name))it;                                                                       \
 	})
 
 #ifndef MADV_POPULATE_READ
@@ -67,7 +67,7 @@ EXPORT int memfd_create(const char *name, unsigned flags)
 		return NEXT(memfd_create)(name, flags);
 	if (flags & MFD_HUGETLB)
 		return guest_refuse(EINVAL, "guest memory cannot be in huge pages (QEMU: hugetlb=on)");
-	fd = NEXT(memfd_create)(name, flags);
+	fd = NEXT(memfd_create)(name, flags | MFD_ALLOW_SEALING);
 	if (fd >= 0 && guest_door_add(fd) < 0) {
 		int error = errno;
 
@@ -147,16 +147,17 @@ EXPORT int madvise(void *address, size_t length, int advice)
 		return guest_discard(address, length);
 	case MADV_POPULATE_READ:
 	case MADV_POPULATE_WRITE:
-		return guest_refuse(EPERM, "guest memory cannot be populated in advance (QEMU: prealloc=on); give the VM a "
-			"reservation instead");
-	case MADV_HUGEPAGE:	/* bytes are lost when a page is taken out of a huge one */
+		return guest_refuse(EPERM,
+		        "guest memory cannot be populated in advance (QEMU: prealloc=on); give the VM a "
+		        "reservation instead");
+	case MADV_HUGEPAGE: /* bytes are lost when a page is taken out of a huge one */
 	case MADV_COLLAPSE:
-	case MADV_MERGEABLE:	/* drops write protection */
-	case MADV_DOFORK:	/* a child would put zeros where its parent waits */
-	case MADV_DODUMP:	/* a core dump would bring everything in */
-	case MADV_DONTNEED:	/* keeps the content of shared memory, so there is nothing to do */
+	case MADV_MERGEABLE: /* drops write protection */
+	case MADV_DOFORK:    /* a child would put zeros where its parent waits */
+	case MADV_DODUMP:    /* a core dump would bring everything in */
+	case MADV_DONTNEED:  /* keeps the content of shared memory, so there is nothing to do */
 	case MADV_FREE:
-	case MADV_COLD:		/* what is taken, and when, is memctld's affair */
+	case MADV_COLD: /* what is taken, and when, is memctld's affair */
 	case MADV_PAGEOUT:
 	case MADV_WILLNEED:
 		return 0;
@@ -168,7 +169,8 @@ EXPORT int madvise(void *address, size_t length, int advice)
 EXPORT int mlockall(int flags)
 {
 	if (guest_wanted())
-		return guest_refuse(EPERM, "memory with guest memory in it cannot be locked as a whole (QEMU: mem-lock=on)");
+		return guest_refuse(EPERM,
+		        "memory with guest memory in it cannot be locked as a whole (QEMU: mem-lock=on)");
 	return NEXT(mlockall)(flags);
 }
 
@@ -185,27 +187,31 @@ static int look_at_open(const char *path, int flags)
 	if (!guest_wanted())
 		return 0;
 	if ((flags & O_DIRECT) == O_DIRECT)
-		return guest_refuse(EINVAL, "%s: a device that writes to guest memory past the page cache (O_DIRECT) would "
-			"lose bytes (QEMU: cache=writeback, aio=threads)", path);
+		return guest_refuse(EINVAL,
+		        "%s: a device that writes to guest memory past the page cache (O_DIRECT) would "
+		        "lose bytes (QEMU: cache=writeback, aio=threads)",
+		        path);
 	if (begins(path, "/dev/vhost-") || begins(path, "/dev/vfio/") || !strcmp(path, "/dev/iommu"))
-		return guest_refuse(EPERM, "%s: a device that writes to guest memory by itself would lose bytes (QEMU: "
-			"vhost=off, no VFIO)", path);
+		return guest_refuse(EPERM,
+		        "%s: a device that writes to guest memory by itself would lose bytes (QEMU: "
+		        "vhost=off, no VFIO)",
+		        path);
 	if (!strcmp(path, "/dev/kvm"))
 		return guest_kvm();
 	return 0;
 }
 
 /* open and its relatives differ in name and arguments only; the mode is there if a file may be made. */
-#define MODE_OF(flags) \
-	({ \
-		mode_t mode_ = 0; \
-		if ((flags) & (O_CREAT | __O_TMPFILE)) { \
-			va_list ap_; \
-			va_start(ap_, flags); \
-			mode_ = va_arg(ap_, mode_t); \
-			va_end(ap_); \
-		} \
-		mode_; \
+#define MODE_OF(flags)                                                                                       \
+	({                                                                                                   \
+		mode_t mode_ = 0;                                                                            \
+		if ((flags) & (O_CREAT | __O_TMPFILE)) {                                                     \
+			va_list ap_;                                                                         \
+			va_start(ap_, flags);                                                                \
+			mode_ = va_arg(ap_, mode_t);                                                         \
+			va_end(ap_);                                                                         \
+		}                                                                                            \
+		mode_;                                                                                       \
 	})
 
 EXPORT int open(const char *path, int flags, ...)
@@ -282,16 +288,19 @@ EXPORT int fcntl64(int fd, int command, ...)
 EXPORT ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
 {
 	if (message->msg_controllen && guest_wanted())
-		for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR((struct msghdr *)message, c)) {
+		for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c;
+		        c = CMSG_NXTHDR((struct msghdr *)message, c)) {
 			int passed;
 
 			if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
 				continue;
-			for (size_t at = CMSG_LEN(0); at + sizeof passed <= c->cmsg_len; at += sizeof passed) {
+			for (size_t at = CMSG_LEN(0); at + sizeof passed <= c->cmsg_len;
+			        at += sizeof passed) {
 				memcpy(&passed, (char *)c + at, sizeof passed);
 				if (guest_door_is(passed))
-					return guest_refuse(EPERM, "guest memory cannot be given to another process "
-						"(QEMU: no vhost-user)");
+					return guest_refuse(EPERM,
+					        "guest memory cannot be given to another process "
+					        "(QEMU: no vhost-user)");
 			}
 		}
 	return NEXT(sendmsg)(fd, message, flags);

@@ -122,6 +122,15 @@ say(ram[0:6], ram[SIZE - 5:], os.lseek(fd, 0, 1))
         check_eq(run(d, script).stdout, "b'first\\x00' b'\\x00last' 17\n", "output")
 
 
+def test_writing_into_a_mapped_memfd_fails():
+    """It would be lost."""
+    with daemon(64) as d:
+        script = RAM + "say(failed(libc.pwrite, fd, b'abc', ctypes.c_size_t(3), ctypes.c_long(0)), ram[0])"
+        check_eq(run(d, script).stdout, "EPERM 0\n", "output")
+        script = script.replace("fd = door()", "fd = os.open('/proc/self/fd/900', os.O_RDWR)")
+        check_eq(run(d, script, "--fd", "900").stdout, "EPERM 0\n", "the second door")
+
+
 def test_pieces_of_one_memfd():
     with daemon(64) as d:
         script = PRELUDE + """fd = door()
@@ -247,10 +256,6 @@ def test_refused_by_the_daemon():
         p = start(d, RAM + "say('there'); sys.stdin.read()")
         result = run(d, RAM, status=1)
         check("name" in result.stderr, result.stderr)
-        p.kill()
-        p.wait()
-        wait_until(lambda: not d.memctl("vm", "list")["vms"] or os.kill(
-            d.memctl("vm", "list")["vms"][0]["pid"], signal.SIGKILL), 10, "its end")
         p.communicate()
 
 
@@ -367,7 +372,9 @@ def test_wrong_usage():
     for words in (["--", "true"], ["--name", "a"], ["--name", "a", "--", "true"], ["--name", "a", "--mem", "x", "--", "true"],
                   ["--name", "a", "--mem", "1M", "--", "true"], ["--name", "a", "--mem", "1M", "--fd", "1", "--", "true"],
                   ["--name", "a", "--", "qemu-system-x86_64"], ["--name", "a", "--shares", "-1", "--", "true"],
-                  ["--name", "a", "--mem", "1M", "--frobnicate", "--", "true"]):
+                  ["--name", "a", "--mem", "1M", "--frobnicate", "--", "true"],
+                  ["--name", "a b", "--mem", "1M", "--fd", "99", "--", "true"],
+                  ["--name", "../a", "--", "qemu-system-x86_64", "-m", "64"]):
         result = subprocess.run([MEMCTL, "run", *words], capture_output=True, text=True, check=False)
         check_eq([result.returncode, result.stdout], [USAGE, ""], " ".join(words))
         check(result.stderr, "nothing on stderr")

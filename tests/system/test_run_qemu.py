@@ -16,6 +16,7 @@ from lib.check import check, check_eq, main, skip  # noqa: E402
 from lib.daemon import SLOW, build_dir, wait_until  # noqa: E402
 from system.puppet import MIB, daemon  # noqa: E402
 from system.test_run import usable  # noqa: E402
+from torture.actor import NOBODY, open_to_all  # noqa: E402
 
 QEMU = "qemu-system-x86_64"
 PLACE = 0x2000000       # where the guest finds what we put there
@@ -136,6 +137,30 @@ def test_daemonized():
         check_eq(vm(d)["leased_bytes"], 128 * MIB, "it is still there")
         q.do("quit")
         gone(d)
+
+
+def test_qmp_of_our_own():
+    """For a QEMU that is another user; it goes with QEMU."""
+    if os.geteuid() != 0:
+        skip("only root can start QEMU as another user")
+    usable()
+    if not shutil.which(QEMU):
+        skip("no %s" % QEMU)
+    with open_to_all(daemon(32)) as d, tempfile.TemporaryDirectory() as runtime:
+        for wrapper in ([], NOBODY):
+            p = subprocess.Popen([os.path.join(build_dir(), "cli", "memctl"), "run", "--name", "q", "--mem", "64M", "--user-mode",
+                                  "--", *wrapper, QEMU, "-accel", "tcg", "-display", "none"],
+                                 env=dict(d.environ(), XDG_RUNTIME_DIR=runtime), stdin=subprocess.DEVNULL,
+                                 stderr=subprocess.PIPE, text=True)
+            path = p.stderr.readline().split()[-1]
+            with socket.socket(socket.AF_UNIX) as s:
+                s.connect(path)
+                s.settimeout(30 * SLOW)
+                check(b"QMP" in s.recv(1000), "no QMP at %s" % path)
+                s.sendall(b'{"execute": "qmp_capabilities"}{"execute": "quit"}')
+                check_eq(p.wait(30), 0, "exit")
+            p.stderr.close()
+            check_eq(os.listdir(runtime), [], "what is left")
 
 
 def test_restarted_at_once():
