@@ -16,6 +16,10 @@ prepare_missing_packages()
 		command -v "${pair%%:*}" >/dev/null || echo "${pair##*:}"
 	done
 	[ -e /usr/include/stdio.h ] || echo libc6-dev
+	# without it meson would install libraries into lib64, where nobody looks on Debian
+	if command -v dpkg >/dev/null && ! command -v dpkg-architecture >/dev/null; then
+		echo dpkg-dev
+	fi
 	[ -e /usr/include/linux/userfaultfd.h ] || echo linux-libc-dev
 	# pkg-config name:package; the last two are optional features of the build
 	local libraries="libevent_core:libevent-dev jansson:libjansson-dev libzstd:libzstd-dev sqlite3:libsqlite3-dev
