@@ -400,6 +400,8 @@ static void suspect(struct cli *c, const struct run *r)
 		          "set-user-ID?",
 		        r->name, ASKS_WITHIN_S);
 	free(reply);
+	memctl_free(c->m); /* the last question */
+	c->m = NULL;
 }
 
 static void wait_set(sigset_t *set)
