@@ -69,8 +69,13 @@ class Guest(Puppet):
         return super().states(first, count, gpa)
 
 
-def work(d, guest, seconds, audits=2):
-    """Let the guest work, with audits meanwhile; what it did."""
+def came_and_went(guest):
+    n = guest.numbers()
+    return n["evicted_pages"] > 2000 and n["faults_compressed"] > 200
+
+
+def work(d, guest, seconds, audits=1):
+    """Let the guest work, or go on, with audits meanwhile; what it did."""
     guest.do("run")
     for _ in range(audits):
         time.sleep(seconds / audits)
@@ -81,13 +86,14 @@ def work(d, guest, seconds, audits=2):
 def test_every_write_survives_eviction():
     """Words and pages, by two vCPUs, on a lease of more than twice the VM's limit."""
     with daemon(96) as d, Guest(d, limit=12) as guest:
-        did = work(d, guest, 2, audits=4)
+        guest.do("run")
+        wait_until(lambda: came_and_went(guest), 30 * SLOW, "eviction and return of pages")
+        did = work(d, guest, 1, audits=4)
         check(did["verified_words"] > 50000, "the guest worked: %s" % did)
         check(did["verified_pages"] > 500, "the guest worked: %s" % did)
         check(did["disk_pages"] > 0, "pages went in and out by string instructions: %s" % did)
-        n = guest.numbers()
-        check(n["evicted_pages"] > 1000 and n["faults_compressed"] > 100, "evicted and came back: %s" % n)
-        check(n["charged_bytes"] <= 13 * MIB, "the limit holds: %s" % n)
+        charged = guest.numbers()["charged_bytes"]
+        check(charged <= 13 * MIB, "the limit holds: %d" % charged)
         guest.verify()
         calm(d)
         d.audit()
@@ -155,7 +161,6 @@ def test_populated_pages_cost_a_vcpu_no_fault():
         before = guest.numbers()["events"]
         guest.do("watch", at, 64, 50)
         check_eq(guest.numbers()["events"], before, "events")
-        guest.verify()
         d.audit()
 
 
@@ -169,7 +174,7 @@ def test_discard_beside_running_vcpus():
         steps = 0
         for turn in range(8):
             steps += guest.do("discard", guest.first + 64 * turn, 512)["steps"]
-            work(d, guest, 0.1, audits=1)
+            work(d, guest, 0.1)
         check(steps > 100, "the vCPUs ran meanwhile")
         guest.verify()
         d.audit()

@@ -28,7 +28,7 @@
  * Commands are lines on stdin, answers are lines of JSON on stdout, driven by test_kvm.py; FIRST and COUNT are
  * pages of the lease:
  *
- *	run			let the vCPUs work, until rest
+ *	run			let the vCPUs work, until rest; go on if they do
  *	rest			-> what they did since the last rest
  *	verify			-> by the guest, then natively
  *	watch FIRST COUNT MS	a vCPU reads these pages, the other rests
@@ -698,7 +698,7 @@ static int obey(char *line)
 	if (!strcmp(word, "quit"))
 		return 1;
 	if (!strcmp(word, "run")) {
-		for (unsigned i = 0; i < VCPUS; i++)
+		for (unsigned i = 0; !running && i < VCPUS; i++)
 			give_order(&vcpus[i], ORDER_WORK, 0, 0);
 		running = true;
 		r = puts("{\"event\": \"running\"}");
