@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import queue
+import re
 import shutil
 import signal
 import socket
@@ -24,7 +25,9 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from lib.daemon import Failed, SLOW, wait_until  # noqa: E402
 
 QEMU = "qemu-system-x86_64"
-BAD = ("wrong ", "failed", "Kernel panic", "BUG:", "Oops:", "Out of memory")
+# of our program, of the shell, of the kernel behind its time stamp
+BAD = re.compile(r"wrong |failed|Segmentation fault|Bus error|Killed|"
+                 r"(\[ *[0-9.]+\] )?(Kernel panic|BUG:|Oops|general protection|Out of memory|rcu: INFO)")
 KVM_SECONDS = 15
 
 
@@ -45,7 +48,7 @@ class Machine:
         self._qmp = None
         command = [QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-accel", accel, "-smp", str(cpus),
                    "-m", "%dM" % mib, "-kernel", files[0], "-initrd", files[1],
-                   "-append", ("console=ttyS0 quiet panic=0 " + append).strip(), "-serial", "stdio",
+                   "-append", ("console=ttyS0 quiet oops=panic panic=0 " + append).strip(), "-serial", "stdio",
                    "-qmp", "unix:%s,server=on,wait=off" % self.qmp_path, *memory, *extra]
         environ = None
         if daemon is not None:
@@ -107,7 +110,7 @@ class Machine:
                 continue
             if line.startswith(word):
                 return line[len(word):].split()
-            if strict and line.startswith(BAD) or "Kernel panic" in line:
+            if strict and BAD.match(line) or "Kernel panic" in line:
                 raise Lost("%s: %s" % (self.name, line))
 
     def ask(self, line, word, seconds=None, strict=True):

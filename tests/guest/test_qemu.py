@@ -12,7 +12,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import image  # noqa: E402
 from lib.check import check, check_eq, main, skip  # noqa: E402
 from lib.daemon import Daemon, build_dir, wait_until  # noqa: E402
-from machine import Machine, accelerator  # noqa: E402
+from machine import BAD, Lost, Machine, accelerator  # noqa: E402
 
 MIB = 1 << 20
 PAGE = 4096
@@ -223,6 +223,27 @@ def test_free_page_reporting():
         d.audit()
         check_eq(numbers(d)["evicted_pages"], 0, "pages evicted")
         guest.off()
+
+
+def goes_wrong(guest, seconds):
+    """Whether a guest that works finds something wrong, or falls over it."""
+    end = time.monotonic() + seconds
+    try:
+        filled(guest)
+        guest.tell("run")
+        while time.monotonic() < end:
+            line = guest.next(end - time.monotonic()) or ""
+            if BAD.match(line):
+                return True
+    except Lost:
+        return True
+    return False
+
+
+def test_without_protection_it_shows():
+    """The twin: pages are taken while the guest writes to them, and the guest must not find that right."""
+    with Daemon(arena=SHORT // 2 * MIB, env={"MEMCTLD_TWIN": "no_protect"}) as d, machine(d, cpus=2) as guest:
+        check(goes_wrong(guest, 40), "nothing was found in 40 s")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@
  * line, each answered by a line.
  *
  *	fill MIB SEED	make files of that size; "filled PAGES"
- *	run		check, rewrite, sort, drop and make again until the next command; "at CHECKS ERRORS SORTS" each
- *			second
+ *	run		check, change pages in place, rewrite files, sort, drop and make again until the next command;
+ *			"at CHECKS ERRORS SORTS" each second
  *	check		look at everything; "checked PAGES ERRORS ZEROED" (the errors that are pages full of zeros)
  *	drop		remove the files; "dropped"
  *	compute SECONDS	work on memory that is there; "computed ROUNDS-PER-SECOND"
@@ -15,7 +15,8 @@
  * A page says in its first words what it is and in its last word the Adler-32 of the rest, so that it can be found
  * and judged in a dump of the guest's memory too.  Four kinds follow one another: random; two that compress; one
  * that compresses and is the same in every guest.  What a page must hold is made anew for each check, from
- * the numbers of guest, file, page and generation; only its checksum is remembered. */
+ * the numbers of guest, file, page and generation; only its checksum is remembered, and how often its fifth word was
+ * changed in place: a page that is written to just when it is taken is the one that could lose a write. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -25,6 +26,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sysinfo.h>
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
@@ -34,6 +36,9 @@
 #define FILE_PAGES 1024		/* 4 MiB */
 #define FILES_MAX 64
 #define BATCH 16
+#define POKES 128
+#define ROOM_BYTES (8 << 20)
+#define ROOM_SECONDS 60
 #define MAGIC 0x6d656d63746c7067
 #define SORTED (1 << 17)
 #define COMPUTE_WORDS (32 << 20 >> 3)
@@ -42,7 +47,7 @@
 #define EXIT_REBOOT 3
 
 static uint64_t seed, rng = 88172645463325252;
-static uint32_t files, sums[FILES_MAX][FILE_PAGES], generations[FILES_MAX];
+static uint32_t files, sums[FILES_MAX][FILE_PAGES], pokes[FILES_MAX][FILE_PAGES], generations[FILES_MAX];
 static bool there[FILES_MAX];
 static uint64_t checks, errors, zeroed, sorts, sorted[SORTED], sorted_sum;
 
@@ -87,6 +92,20 @@ static double now(void)
 	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
+/* Free page reporting takes up to 128 MiB of free memory away while the host looks at it, and leaves little more than
+ * the kernel's lowest watermark: on a busy host whoever allocates meanwhile would meet the out-of-memory killer. */
+static void wait_for_room(void)
+{
+	struct sysinfo i;
+	double end = now() + ROOM_SECONDS;
+
+	while (sysinfo(&i) == 0 && i.freeram * i.mem_unit < ROOM_BYTES) {
+		if (now() > end)
+			fail("no free memory");
+		usleep(10000);
+	}
+}
+
 /* ---- pages that can be told */
 
 static uint32_t adler(const uint64_t *page)
@@ -116,10 +135,11 @@ static void make_page(uint64_t *w, uint32_t file, uint32_t page)
 	w[1] = (uint64_t)file << 32 | page;
 	w[2] = generation;
 	w[3] = guest;
-	for (int i = 4; i < WORDS - 1; i++) {
+	w[4] = pokes[file][page];
+	for (int i = 5; i < WORDS - 1; i++) {
 		if (page % 4 == 0)
 			w[i] = next(&state);
-		else if (i < 68)
+		else if (i < 69)
 			w[i] = (next(&state) & 0x0f0f0f0f0f0f0f0f) | 0x6060606060606060;
 		else
 			w[i] = i % 32 ? w[i - 64] : w[i - 64] + 1;
@@ -153,8 +173,10 @@ static void make_file(uint32_t file)
 
 	drop_file(file);
 	generations[file]++;
+	memset(pokes[file], 0, sizeof pokes[file]);
 	int fd = open_file(file, O_CREAT | O_WRONLY | O_TRUNC);
 	for (uint32_t p = 0; p < FILE_PAGES; p += BATCH) {
+		wait_for_room();
 		for (uint32_t i = 0; i < BATCH; i++) {
 			make_page(pages[i], file, p + i);
 			pages[i][WORDS - 1] = sums[file][p + i] = adler(pages[i]);
@@ -164,6 +186,27 @@ static void make_file(uint32_t file)
 	}
 	close(fd);
 	there[file] = true;
+}
+
+/* Change pages in place, at both ends of each. */
+static void poke_file(uint32_t file)
+{
+	static uint64_t w[WORDS];
+
+	if (!there[file])
+		return;
+	int fd = open_file(file, O_WRONLY);
+	for (int i = 0; i < POKES; i++) {
+		uint32_t p = (uint32_t)(next(&rng) >> 20) % FILE_PAGES;
+
+		pokes[file][p]++;
+		make_page(w, file, p);
+		w[WORDS - 1] = sums[file][p] = adler(w);
+		if (pwrite(fd, &w[4], 8, (off_t)p * PAGE + 4 * 8) != 8 ||
+			pwrite(fd, &w[WORDS - 1], 8, (off_t)(p + 1) * PAGE - 8) != 8)
+			fail("pwrite");
+	}
+	close(fd);
 }
 
 static void check_page(const uint64_t *found, uint32_t file, uint32_t page)
@@ -260,6 +303,7 @@ static void run(void)
 
 	for (uint32_t step = 1; !asked(); step++) {
 		check_file((uint32_t)(next(&rng) >> 20) % files);
+		poke_file((uint32_t)(next(&rng) >> 20) % files);
 		if (step % 8 == 0)
 			make_file((uint32_t)(next(&rng) >> 20) % files);
 		if (step % 16 == 0)
@@ -293,8 +337,11 @@ static void compute(double seconds)
 		memory = malloc(COMPUTE_WORDS * 8);
 		if (!memory)
 			fail("malloc");
-		for (size_t i = 0; i < COMPUTE_WORDS; i++)
+		for (size_t i = 0; i < COMPUTE_WORDS; i++) {
+			if (i % (BATCH * WORDS) == 0)
+				wait_for_room();
 			memory[i] = next(&rng);
+		}
 	}
 	double begin = now(), end;
 	do {
