@@ -73,7 +73,7 @@ class Machine:
         return "\n".join("%s: %.1f %s" % (self.name, *line) for line in self.log[-40:])
 
     def last_words(self):
-        return " / ".join(line for _, line in self.last_words())
+        return " / ".join(line for _, line in self.log[-3:])
 
     def tell(self, line):
         try:
