@@ -7,6 +7,7 @@ oracles are done, and before the emulators give their memory back, the daemon is
 an audit.
 """
 import argparse
+import contextlib
 import ctypes
 import errno
 import json
@@ -360,6 +361,9 @@ def main():
     except (Failed, image.TooFewFiles, OSError, subprocess.TimeoutExpired) as why:
         say("")
         print("demo: %s" % why, file=sys.stderr)
+        if demo.daemon and isinstance(why, ConnectionError):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                demo.daemon.wait(5)  # its connections go a moment before it does
         if demo.daemon and demo.daemon.poll():
             print("demo: " + demo.daemon_end(), file=sys.stderr)
         return 1
