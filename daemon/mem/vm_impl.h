@@ -151,7 +151,8 @@ struct lease {
 	struct stream streams[STREAMS];	/* fault thread only */
 	unsigned stream_clock;
 
-	/* Worker only: victim.c. */
+	/* Worker only. */
+	uint64_t job_began_ns;
 	struct bench bench;
 	struct victims *victims;
 };

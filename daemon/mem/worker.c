@@ -11,7 +11,9 @@
 #include <time.h>
 
 #define FAILED_BATCHES_MAX 4u
-#define GIVE_UP_NS	   (30 * NS_PER_S)	/* a populate that gets no frame for so long is refused */
+/* A populate or pin that is not done by then is refused: the client's call must be answered before it times out (10 s),
+ * because a connection that has lost step is of no use any more.  The library asks for 32 MiB at a time. */
+#define GIVE_UP_NS	   (8 * NS_PER_S)
 #define WAIT_NS		   (2 * NS_PER_MS)
 #define WRITE_BACK_BLOCKS  8u
 #define CACHE_ROOM_BLOCKS  2u			/* what one batch can need */
@@ -145,16 +147,13 @@ void lease_serve_reclaim(struct lease *l)
 static int charge_frame(struct lease *l, bool wait)
 {
 	struct vm *vm = l->vm;
-	uint64_t began_ns = 0;
 
 	while (segment_charge(l->memory, 1, CHARGE_GUEST) < 0) {
 		if (!wait)
 			return -ENOMEM;
 		if (atomic_load(&l->ending) || vm->stopping)
 			return -ESHUTDOWN;
-		if (!began_ns)
-			began_ns = now_ns();
-		else if (now_ns() - began_ns > GIVE_UP_NS)
+		if (now_ns() - l->job_began_ns > GIVE_UP_NS)
 			return -ENOMEM;
 		arena_poke(vm->arena);
 		if (atomic_load(&l->reclaim))
@@ -183,6 +182,8 @@ static int populate(struct lease *l, struct run range, bool wait, uint64_t *ret_
 			return -EIO;
 		if (!wait && arena_is_short(l->vm->arena))
 			return 0;
+		if (now_ns() - l->job_began_ns > GIVE_UP_NS)
+			return wait ? -ENOMEM : 0;
 		while (n < RUN_MAX && page + n < end && r == 0) {
 			r = page_map_touch(&l->map, page + n);
 			if (r == 0)
@@ -377,6 +378,7 @@ static void release(struct lease *l)
 
 static void run_job(struct lease *l, struct job *job)
 {
+	l->job_began_ns = now_ns();
 	switch (job->kind) {
 	case JOB_WILL_NEED:
 		job->r = populate(l, job->range, false, &job->pages);
