@@ -109,6 +109,7 @@ class Demo:
         self.arena_bytes = 256 * MIB // divide
         self.guest_bytes = 160 * MIB // divide
         self.rounds = options.rounds or (4 if options.small else 16)
+        self.out = None
         self.dir = None
         self.daemon = None
         self.vms = []
@@ -235,8 +236,9 @@ class Demo:
     # -- the run
 
     def run(self):
-        if self.options.json and os.path.exists(self.options.json):
-            os.unlink(self.options.json)
+        if self.options.json:
+            # now: a file that cannot be written is known at once, and no earlier run's numbers stay in it
+            self.out = sys.__stdout__ if self.options.json == "-" else open(self.options.json, "w")
         check_userfaultfd()
         self.make_directory()
         say("Choosing files of this machine")
@@ -306,10 +308,10 @@ class Demo:
                   "seconds": round(seconds, 1),
                   "vms": [{"name": v.name, "verified_pages": v.verified, "wrong_pages": v.wrong,
                            **{k: n for k, n in v.numbers.items() if k != "name"}} for v in self.vms]}
-        if self.options.json:
-            with open(self.options.json, "w") as f:
-                json.dump(result, f, indent=2)
-                f.write("\n")
+        if self.out:
+            json.dump(result, self.out, indent=2)
+            self.out.write("\n")
+            self.out.flush()
         return 0 if wrong == 0 and verified > 0 and wall and audit.get("ok") else 1
 
 
@@ -348,13 +350,16 @@ def main():
     parser = argparse.ArgumentParser(prog="packaging/demo",
                                      description="four emulators in an arena too small for them")
     parser.add_argument("--build", required=True, help=argparse.SUPPRESS)
-    parser.add_argument("--json", metavar="FILE", help="write the numbers of the run to FILE")
+    parser.add_argument("--json", metavar="FILE", help="write the numbers of the run to FILE; -: to stdout, and "
+                        "everything else to stderr")
     parser.add_argument("--small", action="store_true", help="a quarter of the memory, half a minute")
     parser.add_argument("--rounds", type=int, help="rounds of work in each guest (16; small: 4)")
     parser.add_argument("--twin", choices=["flip"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, stop)
+    if options.json == "-":
+        sys.stdout = sys.stderr
     demo = Demo(options)
     try:
         return demo.run()
