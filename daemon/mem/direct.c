@@ -8,10 +8,14 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#define FIRST_READS 32u	/* in turns */
+#define TRY_OTHER   128u	/* one read in so many goes the slower way */
+
 void direct_init(struct direct *d)
 {
 	aio_context_t context = 0;
 
+	*d = (struct direct){ 0 };
 	d->context = syscall(SYS_io_setup, 1, &context) == 0 ? context : 0;
 }
 
@@ -22,18 +26,43 @@ void direct_fini(struct direct *d)
 	d->context = 0;
 }
 
-ssize_t direct_read(struct direct *d, int fd, void *buf, size_t length, off_t offset, unsigned spin_us)
+bool direct_choose(struct direct *d)
+{
+	unsigned n = d->reads++;
+	bool quicker = d->awake_ns < d->asleep_ns;
+
+	if (n < FIRST_READS)
+		return n & 1;
+	return n % TRY_OTHER ? quicker : !quicker;
+}
+
+void direct_learn(struct direct *d, bool awake, uint64_t took_ns)
+{
+	uint64_t *about = awake ? &d->awake_ns : &d->asleep_ns, step = *about / 16, off;
+
+	/* From the best of the first ones towards the median: a read that something else held up for milliseconds
+	 * counts as one that was a little too slow. */
+	if (!*about || (d->reads <= FIRST_READS && took_ns < *about)) {
+		*about = took_ns;
+	} else if (took_ns < *about) {
+		off = *about - took_ns;
+		*about -= off < step ? off : step;
+	} else {
+		off = took_ns - *about;
+		*about += off < step ? off : step;
+	}
+}
+
+static ssize_t read_awake(struct direct *d, int fd, void *buf, size_t length, off_t offset, uint64_t until_ns)
 {
 	struct iocb block = { .aio_lio_opcode = IOCB_CMD_PREAD, .aio_fildes = (uint32_t)fd, .aio_buf = (uintptr_t)buf,
 		.aio_nbytes = length, .aio_offset = offset }, *blocks = &block;
 	struct timespec now = { 0, 0 };
 	struct io_event event;
-	uint64_t until_ns;
 	long n;
 
-	if (!spin_us || !d->context || syscall(SYS_io_submit, d->context, 1, &blocks) != 1)
+	if (syscall(SYS_io_submit, d->context, 1, &blocks) != 1)
 		return pread(fd, buf, length, offset);
-	until_ns = now_ns() + spin_us * NS_PER_US;
 	while ((n = syscall(SYS_io_getevents, d->context, 0, 1, &event, &now)) == 0 && now_ns() < until_ns)
 		sched_yield();
 	/* The kernel has the buffer until the event is here: a signal does not end this wait. */
@@ -44,4 +73,21 @@ ssize_t direct_read(struct direct *d, int fd, void *buf, size_t length, off_t of
 		return -1;
 	}
 	return (ssize_t)event.res;
+}
+
+ssize_t direct_read(struct direct *d, int fd, void *buf, size_t length, off_t offset, unsigned spin_us)
+{
+	uint64_t began_ns;
+	bool awake;
+	ssize_t n;
+
+	if (!spin_us || !d->context)
+		return pread(fd, buf, length, offset);
+	awake = direct_choose(d);
+	began_ns = now_ns();
+	n = awake ? read_awake(d, fd, buf, length, offset, began_ns + spin_us * NS_PER_US)
+		  : pread(fd, buf, length, offset);
+	if (n >= 0)
+		direct_learn(d, awake, now_ns() - began_ns);
+	return n;
 }
