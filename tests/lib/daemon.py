@@ -88,6 +88,7 @@ class Daemon:
             if not ready or not os.read(reader, 16):
                 log = self.log()
                 self.kill()
+                self._clean()
                 raise Failed("memctld did not become ready: %s" % (log[-2000:] or "it said nothing"))
         finally:
             os.close(reader)

@@ -13,6 +13,8 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define ARENA_BYTES (16ull << 20)
@@ -112,6 +114,34 @@ static void arena_refuses_what_the_host_cannot_hold(void)
 	CHECK_EQ(arena_new(&arena, 1ull << 50, &problem), -ENOMEM);
 	CHECK(problem.kind == PROBLEM_NOT_ENOUGH_MEMORY && problem.need == 1ull << 50 && problem.have > 0);
 	CHECK_EQ(arena_new(&arena, 4097, &problem), -EINVAL);
+}
+
+/* In the place of libc's: where `huge` is a directory of a tmpfs with huge pages, memfds are as on a host that has
+ * them on for all shared memory. */
+static int huge = -1;
+
+int memfd_create(const char *name, unsigned flags)
+{
+	return huge < 0 ? (int)syscall(SYS_memfd_create, name, flags) : openat(huge, ".", O_TMPFILE | O_RDWR, 0600);
+}
+
+static void arena_refuses_huge_pages(void)
+{
+	char dir[] = "/tmp/memctl-test-XXXXXX";
+
+	make_arena(UINT64_MAX);
+	drop_arena();
+	CHECK(mkdtemp(dir));
+	if (mount("memctl-test", dir, "tmpfs", 0, "huge=always,size=8m") == 0) {
+		huge = open(dir, O_DIRECTORY | O_RDONLY);
+		umount2(dir, MNT_DETACH);
+	}
+	rmdir(dir);
+	if (huge < 0)
+		check_skip("cannot mount a tmpfs with huge pages");
+	CHECK_EQ(arena_probe_huge_pages(&problem), -ENOTSUP);
+	CHECK_MSG(problem.have > PAGE_SIZE && strstr(problem.text, "shmem_enabled"), "%s", problem.text);
+	CHECK_EQ(arena_new(&arena, ARENA_BYTES, &problem), -ENOTSUP);
 }
 
 static void arena_admits_to_its_size(void)
@@ -496,7 +526,8 @@ int main(int argc, char **argv)
 {
 	return check_main(argc, argv, (const struct scenario[]){
 		SCENARIO(arena_is_a_wall), SCENARIO(arena_keeps_a_limit), SCENARIO(arena_tells_of_a_shortage_once),
-		SCENARIO(arena_refuses_what_the_host_cannot_hold), SCENARIO(arena_admits_to_its_size),
+		SCENARIO(arena_refuses_what_the_host_cannot_hold), SCENARIO(arena_refuses_huge_pages),
+		SCENARIO(arena_admits_to_its_size),
 		SCENARIO(segments_are_sealed_and_counted), SCENARIO(untouched_words_cost_nothing),
 		SCENARIO(a_word_has_one_holder), SCENARIO(codec_gives_back_what_it_took), SCENARIO(cache_keeps_objects),
 		SCENARIO(cache_oldest_block_holds_the_oldest), SCENARIO(cache_is_cleaned_of_holes), SCENARIO(cache_has_a_cap),
