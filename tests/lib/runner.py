@@ -351,7 +351,12 @@ class host_lock:
             except OSError:
                 continue
         if self.fd >= 0:
-            fcntl.flock(self.fd, self.how)
+            try:
+                fcntl.flock(self.fd, self.how | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print("waiting for another suite on this host to end", file=sys.stderr, flush=True)
+                fcntl.flock(self.fd, self.how)
+        return self
 
     def __exit__(self, *_):
         if self.fd >= 0:
@@ -380,6 +385,10 @@ def hand_over(arguments):
             sys.exit("tests/run: " + why)
         os.environ["MEMCTL_BUILD"] = os.path.join(TREE, "build-release")
     program = os.path.join(TREE, "tests", "torture", "run")
+    # held until the torture ends, by a descriptor that it does not know of
+    lock = host_lock(False).__enter__()
+    if lock.fd >= 0:
+        os.set_inheritable(lock.fd, True)
     os.execv(program, [program, *arguments])
 
 
