@@ -4,11 +4,12 @@
  * QEMU), it puts a lease of memctld in the memfd's place; guest.c says how.  The functions here only decide
  * whether a call is about guest memory, and hand it on:
  *
- *	memfd_create		one of the right name is a door to guest memory
+ *	memfd_create, syscall	one of the right name is a door to guest memory
  *	mmap, munmap, mremap	of a door: a lease; an end of a lease; refused
  *	fallocate, madvise	discards are announced; what would harm a lease is swallowed
- *	open, fcntl		refused is what would reach guest memory past its faults: O_DIRECT, vhost,
- *				VFIO (the daemon evicts a page while the device still writes to it)
+ *	open, fcntl, ioctl	refused is what would reach guest memory past its faults: O_DIRECT, vhost,
+ *				VFIO (the daemon evicts a page while the device still writes to it), and
+ *				what would look for it in the memfd: udmabuf
  *	sendmsg			refused: guest memory for another process, which has no userfaultfd there
  *	mlockall		refused: it brings all guest memory in, and keeps it
  *
@@ -18,11 +19,15 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/vfio.h>
+#include <linux/vhost.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define EXPORT __attribute__((visibility("default")))
@@ -44,6 +49,7 @@
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25
 #endif
+#define IOMMUFD_IOAS_MAP _IO(VFIO_TYPE, 0x85) /* linux/iommufd.h is younger than Linux 6.1 */
 
 static void *next_mmap(void *address, size_t length, int prot, int flags, int fd, off_t offset)
 {
@@ -76,6 +82,22 @@ EXPORT int memfd_create(const char *name, unsigned flags)
 		return -1;
 	}
 	return fd;
+}
+
+/* Emulators that are older than the C library's memfd_create, or need not know of it, make their memfd so.
+ * Whatever the arguments are, each is a register or a word on the stack. */
+EXPORT long syscall(long number, ...)
+{
+	long a[6];
+	va_list ap;
+
+	va_start(ap, number);
+	for (unsigned i = 0; i < 6; i++)
+		a[i] = va_arg(ap, long);
+	va_end(ap);
+	if (number == SYS_memfd_create)
+		return memfd_create((const char *)a[0], (unsigned)a[1]);
+	return NEXT(syscall)(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
 
 EXPORT void *mmap(void *address, size_t length, int prot, int flags, int fd, off_t offset)
@@ -196,6 +218,11 @@ static int look_at_open(const char *path, int flags)
 		        "%s: a device that writes to guest memory by itself would lose bytes (QEMU: "
 		        "vhost=off, no VFIO)",
 		        path);
+	if (!strcmp(path, "/dev/udmabuf"))
+		return guest_refuse(EPERM,
+		        "%s: guest memory is not in the memfd that a graphics device would be given (QEMU: no "
+		        "blob=on)",
+		        path);
 	if (!strcmp(path, "/dev/kvm"))
 		return guest_kvm();
 	return 0;
@@ -283,6 +310,33 @@ EXPORT int fcntl64(int fd, int command, ...)
 	argument = va_arg(ap, void *);
 	va_end(ap);
 	return look_at_fcntl(command, argument) < 0 ? -1 : NEXT(fcntl64)(fd, command, argument);
+}
+
+/* A device that somebody else has opened (QEMU: vhostfd=, iommufd) is met where it is to get guest memory. */
+static int look_at_ioctl(unsigned long request)
+{
+	switch (request) {
+	case VHOST_SET_OWNER:
+	case VFIO_IOMMU_MAP_DMA:
+	case IOMMUFD_IOAS_MAP:
+		return !guest_wanted() ? 0
+		                       : guest_refuse(EPERM,
+		                                 "a device that writes to guest memory by itself would lose "
+		                                 "bytes (QEMU: no vhostfd=, no VFIO)");
+	default:
+		return 0;
+	}
+}
+
+EXPORT int ioctl(int fd, unsigned long request, ...)
+{
+	void *argument;
+	va_list ap;
+
+	va_start(ap, request);
+	argument = va_arg(ap, void *);
+	va_end(ap);
+	return look_at_ioctl(request) < 0 ? -1 : NEXT(ioctl)(fd, request, argument);
 }
 
 EXPORT ssize_t sendmsg(int fd, const struct msghdr *message, int flags)

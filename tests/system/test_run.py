@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
 """memctl run and libmemctl-preload.so: programs that know nothing of memctl, here Python and QEMU without a guest."""
+import contextlib
+import fcntl
 import os
 import re
 import signal
 import subprocess
 import sys
+import termios
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from lib.check import check, check_eq, main, skip  # noqa: E402
@@ -111,6 +114,16 @@ def test_an_inherited_memfd():
         check_eq(run(d, script, "--fd", "900").stdout, "12288 pages 0 wrong\n", "output")
 
 
+def test_a_memfd_by_system_call():
+    number = {"x86_64": 319, "aarch64": 279}.get(os.uname().machine) or skip("what is its number here?")
+    script = PRELUDE + "fd = libc.syscall(%d, b'guest', 0); os.ftruncate(fd, SIZE); ram = mmap.mmap(fd, SIZE)\n" % number
+    with daemon(32) as d:
+        check_eq(run(d, script + FILL).stdout, "12288 pages 0 wrong\n", "output")
+        p = start(d, script + "say('there'); sys.stdin.read()")
+        check_eq(d.memctl("vm", "show", "guest")["vm"]["leased_bytes"], 48 * MIB, "leased")
+        p.communicate()
+
+
 def test_content_comes_along():
     """What was written into the memfd before it was mapped; the descriptor's position stays."""
     with daemon(64) as d:
@@ -193,6 +206,10 @@ REFUSED = [
     ("failed(libc.fcntl, 0, 4, os.O_DIRECT)", "EINVAL", "O_DIRECT"),
     ("failed(libc.open, b'/dev/vhost-net', 2)", "EPERM", "vhost"),
     ("failed(libc.open, b'/dev/vfio/vfio', 2)", "EPERM", "VFIO"),
+    ("failed(libc.open, b'/dev/udmabuf', 2)", "EPERM", "blob"),
+    ("failed(libc.ioctl, 0, 0xaf01, None)", "EPERM", "vhostfd"),
+    ("failed(libc.ioctl, 0, 0x3b71, None)", "EPERM", "VFIO"),
+    ("failed(libc.ioctl, 0, 0x3b85, None)", "EPERM", "VFIO"),
     ("failed(libc.fallocate, fd, 0, ctypes.c_long(0), ctypes.c_long(4096))", "ENOTSUP", None),
     ("send()", "EPERM", "another process"),
 ]
@@ -296,6 +313,46 @@ while True: time.sleep(1)
             check_eq([p.wait(20), p.communicate()[0]], [5, "got it\n"], sig.name)
 
 
+def in_a_terminal(d, script, keys):
+    """Everything that the program shows, its exit, and whether the terminal is as it was; keys: typed when it is there."""
+    usable()
+    ours, its = os.openpty()
+    before = termios.tcgetattr(its)
+    with subprocess.Popen(command(script), env=d.environ(), stdin=its, stdout=its, stderr=its, start_new_session=True,
+                          preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)) as p:
+        shown = b""
+        while b"\n" not in shown:
+            shown += os.read(ours, 1000)
+        os.write(ours, keys)
+        status = p.wait(20)
+    as_before = termios.tcgetattr(its) == before
+    os.close(its)
+    with contextlib.suppress(OSError):      # its end
+        while True:
+            shown += os.read(ours, 1000)
+    os.close(ours)
+    return shown.decode().split(), status, as_before
+
+
+def test_the_terminal_is_the_programs():
+    with daemon(64) as d:
+        raw = RAM + "import tty; tty.setraw(0); say('there'); say(os.read(0, 1)); os.kill(os.getpid(), 9)"
+        check_eq(in_a_terminal(d, raw, b"\x03"), (["there", "b'\\x03'"], 137, True), "killed in raw mode")
+        script = RAM + """
+import signal
+signal.signal(signal.SIGINT, lambda *_: say("interrupted"))
+say("there", os.isatty(0)); time.sleep(1); time.sleep(1); os._exit(5)
+"""
+        check_eq(in_a_terminal(d, script, b"\x03"), (["there", "True", "^Cinterrupted"], 5, True), "the interrupt key, once")
+
+
+def test_a_program_that_does_not_ask():
+    """Static, or set-user-ID: the library is not in it.  It runs on, and somebody says so."""
+    with daemon(64) as d:
+        result = run(d, "import time; time.sleep(12)")
+        check("has not asked for memory" in result.stderr, result.stderr)
+
+
 def test_a_user_without_userfaultfd():
     usable()
     if os.geteuid() != 0:
@@ -355,7 +412,8 @@ def test_what_is_refused_of_qemu():
             ("-object memory-backend-memfd,id=a,size=1G,hugetlb=on", "4 KiB"), ("-mem-path /dev/hugepages", "memctld"),
             ("-overcommit mem-lock=on", "reservation"), ("-device vfio-pci,host=1:0.0", "lose bytes"),
             ("-netdev tap,id=n,vhost=on", "vhost"), ("-netdev vhost-user,id=n,chardev=c", "vhost"),
-            ("-device vhost-user-fs-pci,chardev=c", "process"), ("-drive file=a,cache=none", "O_DIRECT"),
+            ("-device vhost-user-fs-pci,chardev=c", "process"), ("-netdev tap,id=n,fd=5,vhostfd=6", "vhost"),
+            ("-device virtio-gpu-pci,blob=on", "memfd"), ("-drive file=a,cache=none", "O_DIRECT"),
             ("-drive file=a,aio=native,cache.direct=on", "O_DIRECT"), ("-blockdev driver=file,cache.direct=on", "O_DIRECT"),
             ("-blockdev {\"driver\":\"file\",\"cache\":{\"direct\":true}}", "O_DIRECT"),
             ("-object memory-backend-ram,id=a,size=1G", "memfd"), ("-m 512", "-m is"), ("-m lots", "understood"),
