@@ -158,6 +158,56 @@ def test_migrate():
             guest.off()
 
 
+def job(guest, command, **arguments):
+    """Of QEMU's jobs, to its good end."""
+    guest.qmp(command, **{"job-id": "job"}, **arguments)
+
+    def ended():
+        return next((j for j in guest.qmp("query-jobs") if j["id"] == "job" and j["status"] == "concluded"), None)
+
+    check("error" not in wait_until(ended, 60, command), "%s: %s" % (command, ended()))
+    guest.qmp("job-dismiss", id="job")
+
+
+def test_snapshot():
+    """savevm, and back by loadvm to what it was, in the same QEMU on the same lease."""
+    with Daemon(arena=SHORT * MIB) as d, machine(d) as guest:
+        filled(guest)
+        path = os.path.join(guest.dir, "disk")
+        file = {"driver": "file", "filename": path, "node-name": "file"}
+        job(guest, "blockdev-create", options={"driver": "file", "filename": path, "size": 0})
+        guest.qmp("blockdev-add", **file)
+        job(guest, "blockdev-create", options={"driver": "qcow2", "file": "file", "size": MIB})
+        guest.qmp("blockdev-add", **{"driver": "qcow2", "file": "file", "node-name": "disk"})
+        job(guest, "snapshot-save", tag="one", vmstate="disk", devices=["disk"])
+        guest.ask("drop", "dropped")
+        filled_anew = guest.ask("fill %d 2" % (FILL // 2), "filled")
+        check(int(filled_anew[0]) < PAGES, "the guest has gone on")
+        guest.qmp("stop")
+        job(guest, "snapshot-load", tag="one", vmstate="disk", devices=["disk"])
+        guest.qmp("cont")
+        all_right(guest)
+        d.audit()
+        guest.off()
+
+
+def test_balloon():
+    """What a balloon takes by QEMU's own command comes back page by page, and is there again when it is let go."""
+    with Daemon(arena=384 * MIB) as d, machine(d) as guest:
+        filled(guest)
+        before = numbers(d)
+        for mib in (176, guest.mib):
+            guest.qmp("balloon", value=mib * MIB)
+            wait_until(lambda mib=mib: guest.qmp("query-balloon")["actual"] == mib * MIB, 40, "%d MiB" % mib)
+            all_right(guest)
+            d.audit()
+        discarded = numbers(d)["discarded_pages"] - before["discarded_pages"]
+        check(discarded >= (guest.mib - 176) * MIB // PAGE, "%d pages discarded" % discarded)
+        guest.ask("fill %d 2" % FILL, "filled")
+        all_right(guest)
+        guest.off()
+
+
 def resident_pages(fd):
     """Places of whole pages of work.c in the memfd; a hole is never read."""
     at, end = 0, os.fstat(fd).st_size

@@ -106,6 +106,9 @@ def test_ways_to_start():
     """Each with more content than the arena holds."""
     ways = [([], ["env", "A=1"]), (["-smp", "2"], ["setpriv", "--no-new-privs"]),
             (["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"], [])]
+    for seal in ("on", "off"):
+        backend = "memory-backend-memfd,id=ours,size=128M,share=on,seal=" + seal
+        ways.append((["-object", backend, "-machine", "memory-backend=ours"], []))
     if os.geteuid() == 0:
         ways.append((["-runas", "nobody"], []))
     with daemon(32) as d:
