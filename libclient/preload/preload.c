@@ -220,7 +220,8 @@ static int look_at_open(const char *path, int flags)
 		        path);
 	if (!strcmp(path, "/dev/udmabuf"))
 		return guest_refuse(EPERM,
-		        "%s: guest memory is not in the memfd that a graphics device would be given (QEMU: no "
+		        "%s: guest memory is not in the memfd that a graphics device would be given (QEMU: "
+		        "no "
 		        "blob=on)",
 		        path);
 	if (!strcmp(path, "/dev/kvm"))

@@ -17,7 +17,7 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 TREE = os.path.dirname(os.path.dirname(HERE))
 STORE = os.path.join(TREE, "build-guest")
-MODULES = ["virtio_pci", "virtio_balloon"]
+MODULES = ["virtio_pci", "virtio_balloon", "virtio_blk"]
 FOLDERS = ["bin", "lib", "proc", "sys", "dev", "tmp"]
 
 

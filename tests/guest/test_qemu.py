@@ -158,6 +158,29 @@ def test_migrate():
             guest.off()
 
 
+def disk(aio):
+    """A disk device reads from memory that is not there, and writes to it, by system calls of QEMU's threads."""
+    with Daemon(arena=SHORT * MIB) as d:
+        with open(os.path.join(d.dir, "disk"), "wb") as f:
+            f.truncate(48 * MIB)
+        with machine(d, extra=["-drive", "file=%s,format=raw,if=virtio,aio=%s" % (f.name, aio)], append="disk") as guest:
+            filled(guest)
+            for _ in range(2):
+                check_eq(guest.ask("disk 48", "disk"), [str(48 * MIB // PAGE), "0"], "pages, wrong words")
+            some_evicted(d)
+            all_right(guest)
+            d.audit()
+            guest.off()
+
+
+def test_disk():
+    disk("threads")
+
+
+def test_disk_by_io_uring():
+    disk("io_uring")
+
+
 def job(guest, command, **arguments):
     """Of QEMU's jobs, to its good end."""
     guest.qmp(command, **{"job-id": "job"}, **arguments)

@@ -9,6 +9,7 @@
  *			"at CHECKS ERRORS SORTS" each second
  *	check		look at everything; "checked PAGES ERRORS ZEROED" (the errors that are pages full of zeros)
  *	drop		remove the files; "dropped"
+ *	disk MIB	to the first disk and back, by the device's own access to memory; "disk PAGES WRONG-WORDS"
  *	compute SECONDS	work on memory that is there; "computed ROUNDS-PER-SECOND"
  *	reboot, off	end with a status that init understands
  *
@@ -26,6 +27,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/sysinfo.h>
 #include <termios.h>
 #include <time.h>
@@ -44,6 +46,7 @@
 #define COMPUTE_WORDS (32 << 20 >> 3)
 #define DROP_EVERY 9		/* seconds; the guest's kernel reports what has been free for two */
 #define DROP_FOR 4
+#define DISK_PIECE (1 << 20)
 #define EXIT_REBOOT 3
 
 static uint64_t seed, rng = 88172645463325252;
@@ -282,6 +285,49 @@ static void sort(void)
 	sorts++;
 }
 
+/* ---- the disk */
+
+/* By O_DIRECT the guest's kernel keeps no copy: the device reads and writes this memory itself. */
+static void move(int fd, bool out, uint64_t *memory, size_t bytes)
+{
+	for (size_t at = 0; at < bytes; at += DISK_PIECE) {
+		char *piece = (char *)memory + at;
+		ssize_t n = out ? pwrite(fd, piece, DISK_PIECE, (off_t)at) : pread(fd, piece, DISK_PIECE, (off_t)at);
+
+		if (n != DISK_PIECE)
+			fail("/dev/vda");
+	}
+}
+
+static void disk(size_t bytes)
+{
+	size_t words = bytes / 8;
+	uint64_t state = next(&rng), again = state, wrong = 0;
+	uint64_t *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int fd = open("/dev/vda", O_RDWR | O_DIRECT | O_CLOEXEC);
+
+	if (memory == MAP_FAILED || fd < 0)
+		fail("/dev/vda");
+	for (size_t i = 0; i < words; i++) {
+		if (i % (BATCH * WORDS) == 0)
+			wait_for_room();
+		memory[i] = i % WORDS < 128 ? next(&state) : i;
+	}
+	move(fd, true, memory, bytes);
+	memset(memory, 0xff, bytes);
+	move(fd, false, memory, bytes);
+	for (size_t i = 0; i < words; i++) {
+		uint64_t wanted = i % WORDS < 128 ? next(&again) : i;
+
+		if (memory[i] != wanted && wrong++ < 20)
+			say("wrong disk page %zu word %zu: %llx, not %llx", i / WORDS, i % WORDS,
+				(unsigned long long)memory[i], (unsigned long long)wanted);
+	}
+	munmap(memory, bytes);
+	close(fd);
+	say("disk %zu %llu", bytes / PAGE, (unsigned long long)wrong);
+}
+
 /* ---- commands */
 
 static bool asked(void)
@@ -384,6 +430,8 @@ static void obey(const char *line)
 		for (uint32_t f = 0; f < files; f++)
 			drop_file(f);
 		say("dropped");
+	} else if (sscanf(line, "disk %u", &mib) == 1) {
+		disk((size_t)mib << 20);
 	} else if (sscanf(line, "compute %lf", &seconds) == 1) {
 		compute(seconds);
 	} else if (strcmp(line, "reboot") == 0) {
