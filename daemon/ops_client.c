@@ -341,6 +341,7 @@ void do_register(struct daemon *d, struct call *call, const struct op_register_i
 	out.token = c->token;
 	out.swap_size = numbers.swap_size_bytes;
 	out.page_size = PAGE_SIZE;
+	snprintf(out.sharing, sizeof out.sharing, "%s", c->sharing);
 	call_reply(call, &ops[OP_register], &out, NULL, 0);
 }
 
@@ -376,9 +377,9 @@ void do_done(struct daemon *d, struct call *call, const struct op_done_in *in)
 	struct client *c = session_userdata(call->session);
 	struct op_done_out out;
 
-	if (orders_done(c->orders, in->order, in->present) == -EINVAL) {
+	if (orders_done(c->orders, in->order, in->bits) == -EINVAL) {
 		if (!call->body.oneway) {
-			refuse_field(call, WIRE_ERROR_InvalidParameter, "present",
+			refuse_field(call, WIRE_ERROR_InvalidParameter, "bits",
 				"One bit a page of the order's runs, as hexadecimal digits.");
 			return;
 		}

@@ -164,7 +164,7 @@ static struct order *give(
 	k->lease = lease_id(l);
 	k->n = n;
 	for (unsigned i = 0; i < n; i++) {
-		k->runs[i] = (struct op_run){ runs[i].page, runs[i].count };
+		k->runs[i] = (struct op_run){ .page = runs[i].page, .count = runs[i].count };
 		k->pages += (unsigned)runs[i].count;
 	}
 	assert(n <= OP_RUNS_MAX && (kind == ZAP || k->pages <= PAGES_MAX));

@@ -117,7 +117,7 @@ static void carry_out(struct memctl *m, const struct op_attend_out *order)
 		if (!strcmp(order->kind, "zap"))
 			zap(l, &order->runs);
 		else if (!strcmp(order->kind, "present"))
-			look(m, l, &order->runs, done.present);
+			look(m, l, &order->runs, done.bits);
 	}
 	pthread_mutex_unlock(&m->leases_lock);
 	call_oneway(m, OP_done, &done);

@@ -154,11 +154,13 @@ static bool decode_runs(const json_t *j, struct op_runs *ret)
 	if (!json_is_array(j) || n > OP_RUNS_MAX)
 		return false;
 	for (size_t i = 0; i < n; i++) {
-		json_t *pair = json_array_get(j, i);
+		json_t *run = json_array_get(j, i);
+		size_t numbers = json_array_size(run);
 
-		if (!json_is_array(pair) || json_array_size(pair) != 2 ||
-			!decode_u64(json_array_get(pair, 0), &ret->run[i].page) ||
-			!decode_u64(json_array_get(pair, 1), &ret->run[i].count))
+		if (!json_is_array(run) || numbers < 2 || numbers > 3 ||
+			!decode_u64(json_array_get(run, 0), &ret->run[i].page) ||
+			!decode_u64(json_array_get(run, 1), &ret->run[i].count) ||
+			(numbers == 3 && !decode_u64(json_array_get(run, 2), &ret->run[i].to)))
 			return false;
 	}
 	ret->n = (unsigned)n;
@@ -207,7 +209,7 @@ static const char *const wanted[] = {
 	[OP_TYPE_hex64] = "Wants a string of 1 to 16 hexadecimal digits.",
 	[OP_TYPE_flag] = "Wants true or false.",
 	[OP_TYPE_json] = "Wants a value.",
-	[OP_TYPE_runs] = "Wants an array of at most 512 pairs [page, count].",
+	[OP_TYPE_runs] = "Wants an array of at most 512 runs [page, count] or [page, count, to].",
 };
 
 int body_decode(const struct body *b, const struct op_field *fields, bool strict, void *values,
@@ -332,6 +334,8 @@ static void write_fields(struct writer *o, const struct op_field *fields, const 
 				writer_array(o, NULL);
 				writer_u64(o, NULL, runs->run[i].page);
 				writer_u64(o, NULL, runs->run[i].count);
+				if (runs->run[i].to)
+					writer_u64(o, NULL, runs->run[i].to);
 				writer_end(o);
 			}
 			writer_end(o);

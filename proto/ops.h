@@ -20,6 +20,7 @@
 
 struct op_run {
 	uint64_t page, count;
+	uint64_t to;		/* a page of the pool; 0: none */
 };
 struct op_runs {
 	unsigned n;

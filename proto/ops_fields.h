@@ -8,9 +8,15 @@
 	F(str, name)                                                                                         \
 	F(u64, size) F(opt_u64, reservation) F(opt_u64, limit) F(opt_u64, shares) F(opt_str, sharing)        \
 		F(opt_str, swap_dir)
-#define OP_register_OUT(F) F(hex64, token) F(u64, swap_size) F(u64, page_size)
+#define OP_register_OUT(F) F(hex64, token) F(u64, swap_size) F(u64, page_size) F(str, sharing)
 #define OP_register_FDS_IN 0
 #define OP_register_FDS_OUT 0
+
+/* The library carries out "share", "home" and "private"; the reply carries the pool, read-only. */
+#define OP_join_pool_IN(F)  F(u64, maps)
+#define OP_join_pool_OUT(F) F(u64, pool_pages)
+#define OP_join_pool_FDS_IN 0
+#define OP_join_pool_FDS_OUT 1
 
 /* A lease: the reply carries its memfd. */
 #define OP_lease_IN(F) F(u64, gpa) F(u64, size)
@@ -53,14 +59,16 @@
 #define OP_unpin_FDS_IN 0
 #define OP_unpin_FDS_OUT 0
 
-/* Oneway: the answer to an order.  `present`: for kind "present", a hex string, one bit a page in the order
- * of the runs, least significant bit of each byte first; empty for "zap". */
-#define OP_done_IN(F) F(u64, order) F(opt_str, present)
+/* Oneway: the answer to an order.  `bits`: for kinds "present", "share" and "private", a hex string, one bit a
+ * page in the order of the runs, least significant bit of each byte first; else empty.  `pages`: for kinds
+ * "share" and "home", for how many pages from the first on it was carried out. */
+#define OP_done_IN(F) F(u64, order) F(opt_str, bits) F(opt_u64, pages)
 #define OP_done_OUT(F)
 #define OP_done_FDS_IN 0
 #define OP_done_FDS_OUT 0
 
-/* With `more` on a second connection: each reply is an order.  kind: "zap" or "present". */
+/* With `more` on a second connection: each reply is an order.  kind: "zap", "present", "share", "home" or
+ * "private". */
 #define OP_attend_IN(F) F(hex64, token)
 #define OP_attend_OUT(F) F(u64, order) F(str, kind) F(u64, lease) F(runs, runs)
 #define OP_attend_FDS_IN 0

@@ -178,7 +178,7 @@ static void do_done(const struct op_done_in *in)
 {
 	struct op_populate_out out = { 0 };
 
-	note("Done %" PRIu64 " %s", in->order, in->present);
+	note("Done %" PRIu64 " %s", in->order, in->bits);
 	if (held_fd >= 0)
 		reply(held_fd, OP_populate, &out, -1);
 	held_fd = -1;

@@ -262,7 +262,7 @@ static void orders_come_back(void)
 	out = (struct op_attend_out){ .order = 3, .kind = "present", .lease = 1 };
 	out.runs.n = OP_RUNS_MAX;
 	for (unsigned i = 0; i < OP_RUNS_MAX; i++)
-		out.runs.run[i] = (struct op_run){ (uint64_t)i << 40, i };
+		out.runs.run[i] = (struct op_run){ (uint64_t)i << 40, i, i % 3 ? (uint64_t)i << 33 : 0 };
 	CHECK_EQ(body_write_reply(&text, &length, &ops[OP_attend], &out, true), 0);
 	CHECK_EQ(body_parse(&b, text, length, NULL), 0);
 	CHECK(b.continues && !b.method);
@@ -270,6 +270,62 @@ static void orders_come_back(void)
 	CHECK(memcmp(&out, &got, sizeof out) == 0);
 	body_fini(&b);
 	free(text);
+}
+
+/* What a library of this version and a daemon of it say to each other about sharing, to the byte. */
+static void sharing_on_the_wire(void)
+{
+	static struct op_attend_out order, got;
+	struct op_done_in done = { .order = 7, .bits = "07", .pages = 3 };
+	struct op_join_pool_in join = { .maps = 31 };
+	struct op_join_pool_out joined = { .pool_pages = 512 };
+	struct body b;
+	size_t length;
+	char *text;
+
+	CHECK_EQ(body_write_call(&text, &length, &ops[OP_join_pool], &join, 0), 0);
+	CHECK_MSG(!strcmp(text, "{\"method\":\"org.memctl.JoinPool\",\"parameters\":{\"maps\":31}}"), "%s", text);
+	free(text);
+	CHECK_EQ(body_write_reply(&text, &length, &ops[OP_join_pool], &joined, false), 0);
+	CHECK_MSG(!strcmp(text, "{\"parameters\":{\"pool_pages\":512}}"), "%s", text);
+	free(text);
+	order = (struct op_attend_out){ .order = 7, .kind = "share", .lease = 1 };
+	order.runs.n = 2;
+	order.runs.run[0] = (struct op_run){ .page = 16, .count = 2, .to = 40 };
+	order.runs.run[1] = (struct op_run){ .page = 90, .count = 1 };
+	CHECK_EQ(body_write_reply(&text, &length, &ops[OP_attend], &order, true), 0);
+	CHECK_MSG(!strcmp(text, "{\"parameters\":{\"order\":7,\"kind\":\"share\",\"lease\":1,"
+				"\"runs\":[[16,2,40],[90,1]]},\"continues\":true}"),
+		"%s", text);
+	free(text);
+	CHECK_EQ(body_write_call(&text, &length, &ops[OP_done], &done, CALL_ONEWAY), 0);
+	CHECK_MSG(!strcmp(text, "{\"method\":\"org.memctl.Done\",\"oneway\":true,"
+				"\"parameters\":{\"order\":7,\"bits\":\"07\",\"pages\":3}}"),
+		"%s", text);
+	free(text);
+	CHECK_EQ(parse(&b, "{\"parameters\":{\"order\":1,\"kind\":\"home\",\"lease\":2,\"runs\":[[3,4,0],[5,6]]}}"), 0);
+	CHECK_EQ(body_decode(&b, ops[OP_attend].out, false, &got, NULL), 0);
+	CHECK(got.runs.n == 2 && !got.runs.run[0].to && got.runs.run[1].page == 5);
+	body_fini(&b);
+}
+
+static void bad_runs_are_refused(void)
+{
+	static const char *const bad[] = { "[1]", "[[]]", "[[1]]", "[[1,2,3,4]]", "[[1,-2]]", "[[1,2,-3]]",
+		"[[1,2,\"3\"]]", "[[1,2,null]]", "{}" };
+	static struct op_attend_out got;
+	struct body_fault fault;
+	struct body b;
+	char text[200];
+
+	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+		snprintf(text, sizeof text,
+			"{\"parameters\":{\"order\":1,\"kind\":\"zap\",\"lease\":2,\"runs\":%s}}", bad[i]);
+		CHECK_EQ(parse(&b, text), 0);
+		CHECK_EQ(body_decode(&b, ops[OP_attend].out, false, &got, &fault), -EBADMSG);
+		CHECK_MSG(!strcmp(fault.field, "runs"), "%s: %s is blamed", bad[i], fault.field);
+		body_fini(&b);
+	}
 }
 
 static void tokens_keep_all_bits(void)
@@ -448,7 +504,8 @@ int main(int argc, char **argv)
 			SCENARIO(a_long_message_keeps_its_descriptor),
 			SCENARIO(too_many_descriptors_are_closed_and_told), SCENARIO(lengths_are_capped),
 			SCENARIO(deadlines_end_waiting), SCENARIO(tables_and_structs_agree),
-			SCENARIO(calls_come_back), SCENARIO(orders_come_back), SCENARIO(tokens_keep_all_bits),
+			SCENARIO(calls_come_back), SCENARIO(orders_come_back), SCENARIO(sharing_on_the_wire),
+			SCENARIO(bad_runs_are_refused), SCENARIO(tokens_keep_all_bits),
 			SCENARIO(errors_come_back), SCENARIO(bad_messages_are_refused),
 			SCENARIO(depth_is_capped), SCENARIO(bad_fields_are_named),
 			SCENARIO(random_bytes_are_survived), SCENARIO(written_text_is_valid),

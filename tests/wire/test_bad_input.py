@@ -562,7 +562,7 @@ def test_answers_to_orders_that_were_never_given():
     with daemon() as d, Vm(d.socket, "a", MIB) as vm:
         vm.attend()
         for order in (0, 1, 1 << 62):
-            vm.calls.send("Done", {"order": order, "present": "zz"}, oneway=True)
+            vm.calls.send("Done", {"order": order, "bits": "zz", "pages": (1 << 63) - 1}, oneway=True)
         vm.calls.call("Done", order=5)
 
 
@@ -573,7 +573,7 @@ def test_random_bytes_and_mutations():
     rng = random.Random(11)
     base = [json.dumps(dict(method="org.memctl." + m, parameters=p)).encode() for m, p in (
         ("Register", {"name": "fuzz", "size": MIB, "reservation": 0, "sharing": "vm"}), ("Lease", {"gpa": 0, "size": MIB}),
-        ("Discard", {"lease": 1, "offset": 0, "length": PAGE}), ("Done", {"order": 1, "present": "00"}),
+        ("Discard", {"lease": 1, "offset": 0, "length": PAGE}), ("Done", {"order": 1, "bits": "00", "pages": 1}),
         ("PageMap", {"vm": "fuzz", "gpa": 0}), ("Audit", {}), ("Status", {}), ("ListVms", {}), ("Catalogue", {}))]
     alphabet = b'{}[]",:0123456789truefalsenul\\u0000 \x00\xff-eE.'
     with daemon() as d:

@@ -179,9 +179,9 @@ def test_orders_and_their_answers():
             finally:
                 orders.socket.settimeout(0.0001)
             kinds.add(order["kind"])
-            pages = sum(n for _, n in order["runs"])
+            pages = sum(run[1] for run in order["runs"])
             answer = "00" * ((pages + 7) // 8) if order["kind"] == "present" else ""
-            vm.calls.send("Done", {"order": order["order"], "present": answer}, oneway=True)
+            vm.calls.send("Done", {"order": order["order"], "bits": answer}, oneway=True)
         with Client(d.socket) as c:
             numbers = c.call("ShowVm", vm="a")["vm"]["orders"]
         check("present" in kinds, "no order came: %s" % numbers)
