@@ -51,6 +51,9 @@ int run_vm_show(struct cli *c, char **arguments, unsigned n);
 int run_vm_rm(struct cli *c, char **arguments, unsigned n);
 int run_vm_pmap(struct cli *c, char **arguments, unsigned n);
 int run_stat(struct cli *c, char **arguments, unsigned n);
+int run_share_groups(struct cli *c, char **arguments, unsigned n);
+int run_share_top(struct cli *c, char **arguments, unsigned n);
+int run_share_scan(struct cli *c, char **arguments, unsigned n);
 int run_audit(struct cli *c, char **arguments, unsigned n);
 int run_config_show(struct cli *c, char **arguments, unsigned n);
 int run_run(struct cli *c, char **words, unsigned n);	/* words[0] is "run" */
@@ -61,7 +64,7 @@ int run_help(struct cli *c, char **arguments, unsigned n);
 
 extern const char run_details[];
 extern const struct column vm_list_columns[], vm_pmap_columns[], stat_columns[], config_columns[],
-	audit_columns[],	catalogue_columns[];
+	audit_columns[],	catalogue_columns[], share_groups_columns[], share_top_columns[];
 
 /* A question to the daemon; `pairs` as of value_parameters, NULL: none.  EXIT_OK and *ret, the caller's for
  * value_close; otherwise it has said what went wrong. */

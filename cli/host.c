@@ -27,6 +27,11 @@ static void show_status(const struct cli *c, const struct value *s)
 	cli_line(c, "  compressed", s, "vms.compressed_bytes", COLUMN_BYTES, "original size");
 	cli_line(c, "    stored in", s, "vms.stored_bytes", COLUMN_BYTES, NULL);
 	cli_line(c, "  swapped", s, "vms.swapped_bytes", COLUMN_BYTES, NULL);
+	puts("sharing");
+	cli_line(c, "  shared", s, "host.shared_bytes", COLUMN_BYTES, "guest pages whose content is in a pool");
+	cli_line(c, "  common", s, "host.common_bytes", COLUMN_BYTES, "distinct pages that they have in common");
+	cli_line(c, "  saving", s, "host.saving_bytes", COLUMN_BYTES, "shared - common");
+	cli_line(c, "  pools", s, "host.pools", COLUMN_COUNT, "of groups, and of VMs that share with themselves");
 	printf("swap files in %s\n", value_str(s, "swap.dir"));
 	cli_line(c, "  set aside", s, "swap.size_bytes", COLUMN_BYTES, NULL);
 	cli_line(c, "  used", s, "swap.used_bytes", COLUMN_BYTES, NULL);

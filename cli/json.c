@@ -96,6 +96,22 @@ bool value_number(const struct value *j, uint64_t *ret)
 	return true;
 }
 
+static char *joined(const json_t *array)
+{
+	char *text = strdup("");
+
+	for (size_t i = 0; text && i < json_array_size(array); i++) {
+		char *item = value_words(out(json_array_get(array, i))), *more = NULL;
+
+		if (!item || asprintf(&more, "%s%s%s", text, i ? "," : "", item) < 0)
+			more = NULL;
+		free(item);
+		free(text);
+		text = more;
+	}
+	return text;
+}
+
 char *value_words(const struct value *j)
 {
 	const json_t *v = in(j);
@@ -106,6 +122,8 @@ char *value_words(const struct value *j)
 		return strdup(json_string_value(v));
 	if (json_is_boolean(v))
 		return strdup(json_is_true(v) ? "yes" : "no");
+	if (json_is_array(v))
+		return joined(v);
 	return json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
 }
 

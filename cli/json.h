@@ -28,7 +28,8 @@ bool value_true(const struct value *j, const char *path);
 /* Whether it is a whole number, and which. */
 bool value_number(const struct value *j, uint64_t *ret);
 
-/* The value in words for a human: texts as they are, numbers in decimal, yes or no; freed by the caller. */
+/* The value in words for a human: texts as they are, numbers in decimal, yes or no, the items of an array
+ * with commas between them; freed by the caller. */
 char *value_words(const struct value *j);
 /* Call `fn` for each member of an object, in the order of the reply. */
 void value_each(const struct value *j, void (*fn)(const char *key, const struct value *value, void *userdata),

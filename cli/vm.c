@@ -16,6 +16,12 @@ const struct column vm_list_columns[] = {
 	{ "COMPRESSED", "compressed_bytes", COLUMN_BYTES, true, "guest pages in the cache, original size" },
 	{ "STORED", "stored_bytes", COLUMN_BYTES, true, "what those take in the cache" },
 	{ "SWAPPED", "swapped_bytes", COLUMN_BYTES, true, "guest pages in the swap file" },
+	{ "SHRD", "shared_bytes", COLUMN_BYTES, true, "guest pages that it shares" },
+	{ "SHRDSVD", "saved_bytes", COLUMN_BYTES, true, "what sharing saves it: its part of each page subtracted" },
+	{ "SHRDCOLD", "shared_cold_bytes", COLUMN_BYTES, false, "of the shared, those that it does not map" },
+	{ "BREAKING", "breaking_bytes", COLUMN_BYTES, false, "shared pages that were written to, not home yet" },
+	{ "COWH", "break_pages", COLUMN_COUNT, false, "writes to shared pages, since it came" },
+	{ "CNSM", "consumed_bytes", COLUMN_BYTES, false, "host memory that it costs: charged and its part of the shared" },
 	{ "ZERO", "zero_bytes", COLUMN_BYTES, false, "guest pages never touched, or all zero" },
 	{ "PINNED", "pinned_bytes", COLUMN_BYTES, false, "guest pages pinned by the client" },
 	{ "LOST", "lost_bytes", COLUMN_BYTES, false, "guest pages that a store could not give back" },
@@ -68,12 +74,16 @@ static void show_levels(const struct cli *c, const struct value *vm)
 	cli_line(c, "    resident", vm, "resident_bytes", COLUMN_BYTES, "in frames");
 	cli_line(c, "    compressed", vm, "compressed_bytes", COLUMN_BYTES, remark);
 	cli_line(c, "    swapped", vm, "swapped_bytes", COLUMN_BYTES, "in the swap file");
+	cli_line(c, "    shared", vm, "shared_bytes", COLUMN_BYTES, "in a pool, one copy for all who have it");
+	cli_line(c, "    breaking", vm, "breaking_bytes", COLUMN_BYTES, "were shared, are written to");
 	cli_line(c, "    lost", vm, "lost_bytes", COLUMN_BYTES, "that a store could not give back");
 	puts("host physical memory");
 	cli_line(c, "  charged", vm, "charged_bytes", COLUMN_BYTES, NULL);
 	cli_line(c, "    resident", vm, "resident_bytes", COLUMN_BYTES, NULL);
 	cli_line(c, "    cache", vm, "cache_bytes", COLUMN_BYTES, "compressed pages");
 	cli_line(c, "    overhead", vm, "overhead_bytes", COLUMN_BYTES, "page maps and swap maps");
+	cli_line(c, "  part of the shared", vm, "shared_charge_bytes", COLUMN_BYTES, "1/n of each page shared n ways; the pool pays");
+	cli_line(c, "  consumed", vm, "consumed_bytes", COLUMN_BYTES, "charged and its part");
 	cli_line(c, "  peak", vm, "charged_peak_bytes", COLUMN_BYTES, "the most that was ever charged");
 	puts("resources");
 	cli_line(c, "  reservation", vm, "reservation_bytes", COLUMN_BYTES, "guaranteed even when idle");
@@ -82,6 +92,25 @@ static void show_levels(const struct cli *c, const struct value *vm)
 	cli_line(c, "  shares", vm, "shares", COLUMN_COUNT, "weight when memory is short");
 	cli_line(c, "  swap file", vm, "swap_size_bytes", COLUMN_BYTES, "set aside");
 	cli_line(c, "  pinned", vm, "pinned_bytes", COLUMN_BYTES, "by the client");
+}
+
+static void show_sharing(const struct cli *c, const struct value *vm)
+{
+	bool has_none = strcmp(value_str(vm, "sharing"), "zero") && !value_true(vm, "pool_joined");
+	char remark[64];
+
+	snprintf(remark, sizeof remark, "of %" PRIu64 " that it may have", value_u64(vm, "share_mappings_max", 0));
+	puts("sharing");
+	cli_line(c, "  with", vm, "sharing", COLUMN_TEXT,
+		has_none ? "it has no pool: its library does not share" : NULL);
+	cli_line(c, "  shared", vm, "shared_bytes", COLUMN_BYTES, "guest pages (SHRD)");
+	cli_line(c, "    cold", vm, "shared_cold_bytes", COLUMN_BYTES, "of these, not mapped by the guest");
+	cli_line(c, "  saved", vm, "saved_bytes", COLUMN_BYTES, "shared - part (SHRDSVD)");
+	cli_line(c, "  writes", vm, "break_pages", COLUMN_COUNT, "to shared pages (COWH)");
+	cli_line(c, "  mappings", vm, "share_mappings", COLUMN_COUNT, remark);
+	cli_line(c, "  passes", vm, "scan_passes", COLUMN_COUNT, "of the scan over all of it");
+	if (value_true(vm, "pool_writable"))
+		puts("  The VM's user could write to the pool: its members must trust it (root, or memctld's own user).");
 }
 
 static void show_cause(const char *cause, const struct value *v, void *userdata)
@@ -116,6 +145,8 @@ static int show(struct cli *c, const struct value *vm)
 	if (*trouble)
 		printf("TROUBLE: %s\n", trouble);
 	show_levels(c, vm);
+	if (strcmp(value_str(vm, "sharing"), "off"))
+		show_sharing(c, vm);
 	puts("faults");
 	value_each(value_at(vm, "faults"), show_cause, c);
 	cli_line(c, "  stalled", vm, "stall_ns", COLUMN_NS, "guest threads waited, summed");
@@ -162,7 +193,8 @@ const struct column vm_pmap_columns[] = {
 	{ "GPA", "gpa", COLUMN_HEX, true, "guest-physical address of the run" },
 	{ "PAGES", "pages", COLUMN_COUNT, true, "its length, in pages of 4096 bytes" },
 	{ "STATE", "state", COLUMN_TEXT, true, "where the content is" },
-	{ "PLACE", "place", COLUMN_COUNT, true, "compressed: offset in the cache; swapped: slot in the swap file" },
+	{ "PLACE", "place", COLUMN_COUNT, true, "compressed: offset in the cache; swapped: slot in the swap file; shared, breaking:"
+		" page of the pool" },
 	{ "STORED", "stored_bytes", COLUMN_BYTES, true, "what the run takes there" },
 	{ "PINNED", "pinned", COLUMN_TEXT, false, "kept resident for the client" },
 	{ "TRANSIT", "in_transit", COLUMN_TEXT, false, "locked: on its way from one state to another" },

@@ -18,8 +18,17 @@ const struct setting settings[] = {
 };
 #define N_SETTINGS (sizeof settings / sizeof settings[0] - 1)
 
-const char *const setting_type_names[] = { "size", "number", "percent", "mode", "choice", "path", "text" };
+const char *const setting_type_names[] = { "size", "number", "percent", "mode", "choice", "yes/no", "path", "text" };
 static const char *const victims[] = { "second-chance", "fill-order", "random" };
+static const char *const yes_or_no[] = { "no", "yes" };
+
+bool is_name(const char *text)
+{
+	size_t n = strlen(text);
+
+	return n >= 1 && n <= 63 && text[0] != '.' && text[0] != '-' &&
+		strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == n;
+}
 
 int parse_size(const char *text, uint64_t *ret)
 {
@@ -104,6 +113,10 @@ int setting_set(const struct setting *s, struct config *c, const char *text, cha
 			}
 		}
 		break;
+	case SETTING_YESNO:
+		n = strcmp(text, yes_or_no[1]) == 0;
+		r = strcmp(text, yes_or_no[n]) == 0 ? 0 : -EINVAL;
+		break;
 	case SETTING_MODE:
 		r = parse_number(text, 8, &n);
 		break;
@@ -121,6 +134,8 @@ int setting_set(const struct setting *s, struct config *c, const char *text, cha
 	if (s->type == SETTING_VICTIM)
 		snprintf(why, why_bytes, "%s: wants second-chance, fill-order or random, not \"%s\"", s->name,
 			text);
+	else if (s->type == SETTING_YESNO)
+		snprintf(why, why_bytes, "%s: wants yes or no, not \"%s\"", s->name, text);
 	else if (s->type == SETTING_MODE)
 		snprintf(why, why_bytes, "%s: wants an octal number up to 0777, not \"%s\"", s->name, text);
 	else
@@ -141,6 +156,8 @@ void setting_format(const struct setting *s, const struct config *c, char *ret, 
 	memcpy(&n, member, sizeof n);
 	if (s->type == SETTING_VICTIM)
 		snprintf(ret, ret_bytes, "%s", victims[n]);
+	else if (s->type == SETTING_YESNO)
+		snprintf(ret, ret_bytes, "%s", yes_or_no[n]);
 	else
 		snprintf(ret, ret_bytes, s->type == SETTING_MODE ? "0%" PRIo64 : "%" PRId64, n);
 }

@@ -15,6 +15,7 @@
 #define CONFIG_C_PERCENT(member) int64_t member;
 #define CONFIG_C_MODE(member)	 int64_t member;
 #define CONFIG_C_VICTIM(member)	 int64_t member; /* enum victim_kind */
+#define CONFIG_C_YESNO(member)	 int64_t member;
 #define CONFIG_C_PATH(member)	 char member[CONFIG_TEXT_MAX];
 #define CONFIG_C_TEXT(member)	 char member[CONFIG_TEXT_MAX];
 
@@ -24,8 +25,8 @@ struct config {
 #undef SETTING
 };
 
-enum setting_type { SETTING_SIZE, SETTING_NUMBER, SETTING_PERCENT, SETTING_MODE, SETTING_VICTIM, SETTING_PATH,
-	SETTING_TEXT };
+enum setting_type { SETTING_SIZE, SETTING_NUMBER, SETTING_PERCENT, SETTING_MODE, SETTING_VICTIM, SETTING_YESNO,
+	SETTING_PATH, SETTING_TEXT };
 
 struct setting {
 	const char *name;
@@ -53,6 +54,8 @@ int config_read(struct config *c, const char *path, bool optional, char *why, si
 /* "KEY=VALUE" of the command line. */
 int config_set(struct config *c, const char *assignment, char *why, size_t why_bytes);
 
+/* A name of a VM or of a sharing group: 1 to 63 of A-Z a-z 0-9 . _ -, the first none of . and -. */
+bool is_name(const char *text);
 /* "256M" -> bytes: digits and one of K M G T (powers of 1024, an i, B or iB may follow).  0, -EINVAL,
  * -ERANGE. */
 int parse_size(const char *text, uint64_t *ret);

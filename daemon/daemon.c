@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "host_ghz.h"
 #include "ops_client.h"
 #include "ops_dispatch.h"
 #include "mem/inject.h"
@@ -93,7 +94,8 @@ static void on_signal(unsigned events, void *userdata)
 		loop_quit(d->loop);
 }
 
-void daemon_apply_settings(struct daemon *d)
+/* Carry the live settings from the configuration to those who use them. */
+static void apply_settings(struct daemon *d)
 {
 	const struct config *c = &d->config;
 
@@ -103,8 +105,25 @@ void daemon_apply_settings(struct daemon *d)
 	d->settings.zip_max_alloc_pct = (unsigned)c->zip_max_alloc_pct;
 	d->settings.fault_around_pages = (unsigned)c->fault_around;
 	d->settings.swap_spin_us = (unsigned)c->swap_spin;
+	d->settings.share_rate_max = (unsigned)c->share_rate_max;
 	if (d->reclaim)
 		reclaim_set_min_free_pct(d->reclaim, (unsigned)c->min_free_pct);
+}
+
+int daemon_change_settings(struct daemon *d, const struct config *c, char *why, size_t why_bytes)
+{
+	if (strcmp(c->share_groups, d->config.share_groups)) {
+		struct share_groups *g;
+		int r = share_groups_parse(&g, c->share_groups, why, why_bytes);
+
+		if (r < 0)
+			return r;
+		share_groups_free(d->share_groups);
+		d->share_groups = g;
+	}
+	d->config = *c;
+	apply_settings(d);
+	return 0;
 }
 
 static int start_signals(struct daemon *d, struct problem *p)
@@ -190,7 +209,7 @@ static int start_tick(struct daemon *d, struct problem *p)
 		if (r < 0)
 			return r;
 	}
-	r = tick_new(&d->tick, d->arena, d->reclaim, d->record, &(struct tick_vms){ each_vm, d });
+	r = tick_new(&d->tick, d->arena, d->reclaim, d->groups, d->record, &(struct tick_vms){ each_vm, d });
 	if (r == 0)
 		r = loop_timer_new(d->loop, NS_PER_S, tick_now, d, &d->tick_timer);
 	if (r < 0)
@@ -200,6 +219,7 @@ static int start_tick(struct daemon *d, struct problem *p)
 
 static int start(struct daemon *d, struct problem *p)
 {
+	char why[200];
 	int r;
 
 	raise_descriptor_limit();
@@ -210,6 +230,9 @@ static int start(struct daemon *d, struct problem *p)
 	r = access_init(&d->access, &d->config, p);
 	if (r < 0)
 		return r;
+	r = share_groups_parse(&d->share_groups, d->config.share_groups, why, sizeof why);
+	if (r < 0)
+		return problem_set(p, -r, PROBLEM_SYSTEM, 0, 0, "%s", why);
 	r = start_signals(d, p);
 	if (r < 0)
 		return r;
@@ -219,13 +242,18 @@ static int start(struct daemon *d, struct problem *p)
 	if (r < 0)
 		return problem_set(
 			p, -r, PROBLEM_SYSTEM, 0, 0, "cannot make the event loop: %s", strerror(-r));
-	daemon_apply_settings(d);
+	apply_settings(d);
 	r = arena_new(&d->arena, d->config.arena_bytes, p);
 	if (r < 0)
 		return r;
 	r = reclaim_new(&d->reclaim, d->arena, (unsigned)d->config.min_free_pct, p);
 	if (r < 0)
 		return r;
+	r = groups_new(&d->groups, d->arena, &d->settings);
+	if (r == 0)
+		r = scanner_new(&d->scanner, d, host_ghz(""));
+	if (r < 0)
+		return problem_set(p, -r, PROBLEM_SYSTEM, 0, 0, "cannot start the sharing scan: %s", strerror(-r));
 	r = start_tick(d, p);
 	if (r < 0)
 		return r;
@@ -240,10 +268,13 @@ static void finish(struct daemon *d)
 	loop_timer_free(d->tick_timer);
 	tick_free(d->tick);
 	record_close(d->record);
+	scanner_free(d->scanner);
+	groups_free(d->groups);
 	reclaim_free(d->reclaim);
 	arena_free(d->arena);
 	watch_free(d->signal_watch);
 	loop_free(d->loop);
+	share_groups_free(d->share_groups);
 	access_fini(&d->access);
 	if (d->signal_fd >= 0)
 		close(d->signal_fd);

@@ -6,12 +6,15 @@
 
 #include "base/list.h"
 #include "config.h"
+#include "groups.h"
 #include "mem/arena.h"
 #include "mem/vm.h"
 #include "ops_access.h"
 #include "reclaim.h"
+#include "scanner.h"
 #include "serve/loop.h"
 #include "serve/session.h"
+#include "share_groups.h"
 #include "tick.h"
 
 #include <stdint.h>
@@ -19,11 +22,15 @@
 struct daemon {
 	struct config config;
 	struct access access;
+	struct share_groups *share_groups;	/* the setting, resolved */
 	struct mem_settings settings;	/* live: read by the lease workers */
 	struct loop *loop;
 	struct server *server;
 	struct arena *arena;
 	struct reclaim *reclaim;
+	struct groups *groups;
+	struct scanner *scanner;
+	struct share_top *share_top;	/* the walk that answers a ShareTop; NULL: none */
 	struct record *record;		/* NULL: no history */
 	struct tick *tick;
 	struct loop_timer *tick_timer;
@@ -44,5 +51,6 @@ struct daemon_options {
 /* Start, serve until SIGTERM or SIGINT, end.  0 or -errno, with one sentence in `p`. */
 int daemon_run(const struct config *c, const struct daemon_options *o, struct problem *p);
 
-/* Carry the live settings from the configuration to those who use them. */
-void daemon_apply_settings(struct daemon *d);
+/* A setting changes: `c` becomes the configuration, and its live settings are carried to those who use them.  0, or what is
+ * wrong with it in `why`: nothing has changed then. */
+int daemon_change_settings(struct daemon *d, const struct config *c, char *why, size_t why_bytes);

@@ -8,10 +8,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define GROUPS_MAX 256
+#define GROUPS_MAX 257
 
 /* A name, or a number: users of containers often have no name here. */
-static int find_user(const char *name, uid_t *ret)
+int access_find_user(const char *name, uid_t *ret)
 {
 	const struct passwd *pw = getpwnam(name);
 	unsigned long n;
@@ -47,7 +47,7 @@ int access_init(struct access *a, const struct config *c, struct problem *p)
 		return -ENOMEM;
 	strcpy(copy, c->allow_users);
 	for (char *name = strtok_r(copy, " ", &save); name; name = strtok_r(NULL, " ", &save)) {
-		if (find_user(name, &a->users[a->n_users]) < 0) {
+		if (access_find_user(name, &a->users[a->n_users]) < 0) {
 			access_fini(a);
 			return problem_set(p, ENOENT, PROBLEM_SYSTEM, 0, 0,
 				"allow_users: there is no user \"%s\"", name);
@@ -68,19 +68,26 @@ bool access_is_own_user(uid_t uid)
 	return uid == 0 || uid == geteuid();
 }
 
+size_t access_peer_groups(const struct session_peer *peer, int fd, gid_t *ret, size_t most)
+{
+	socklen_t bytes = (socklen_t)((most - 1) * sizeof *ret);
+
+	ret[0] = peer->gid;
+	/* of somebody in more groups than there is room for, none is told: settings can name the user */
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, ret + 1, &bytes) < 0)
+		return 1;
+	return 1 + bytes / sizeof *ret;
+}
+
 static bool in_group(gid_t group, const struct session_peer *peer, int fd)
 {
 	gid_t groups[GROUPS_MAX];
-	socklen_t bytes = sizeof groups;
+	size_t n;
 
 	if (group == (gid_t)-1)
 		return false;
-	if (peer->gid == group)
-		return true;
-	/* somebody in more groups than this is not found here: allow_users can name them */
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &bytes) < 0)
-		return false;
-	for (size_t i = 0; i < bytes / sizeof groups[0]; i++)
+	n = access_peer_groups(peer, fd, groups, GROUPS_MAX);
+	for (size_t i = 0; i < n; i++)
 		if (groups[i] == group)
 			return true;
 	return false;

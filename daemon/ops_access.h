@@ -25,3 +25,7 @@ void access_fini(struct access *a);
 /* `fd` is the connection. */
 bool access_allows(const struct access *a, const struct session_peer *peer, int fd);
 bool access_is_own_user(uid_t uid);
+/* A user's name or number.  -ENOENT. */
+int access_find_user(const char *name, uid_t *ret);
+/* The groups of the peer of connection `fd`, its own first: how many, at most `most`. */
+size_t access_peer_groups(const struct session_peer *peer, int fd, gid_t *ret, size_t most);

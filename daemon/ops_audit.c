@@ -4,12 +4,14 @@
  *
  * A VM or lease that ends meanwhile is left out: it has nothing to be compared with any more.
  *
- *	audit: vms [{vm, ok, pages, zero, resident, compressed, swapped, lost, in_transit, data, discarded,
- *	       foreign, wrong, cache_..., swap_..., lease_..., leases_skipped, first_wrong}],
+ *	audit: vms [{vm, ok, pages, zero, resident, shared, breaking, private_pages, compressed, swapped, lost, in_transit, data,
+ *	       discarded, foreign, wrong, cache_..., swap_..., lease_..., leases_skipped, first_wrong}],
+ *	       pools [{pool, ok, entries, resident, references, words, blocks_bytes, charged_bytes, first_wrong}],
  *	       arena {ok, blocks_bytes, charged_bytes, capacity_bytes} */
 #include "ops_client.h"
 #include "ops_dispatch.h"
 
+#include "mem/pool.h"
 #include "proto/writer.h"
 
 #include <stdio.h>
@@ -45,6 +47,9 @@ static void add(struct lease_audit *sum, const struct lease_audit *one)
 	sum->pages += one->pages;
 	sum->zero += one->zero;
 	sum->resident += one->resident;
+	sum->shared += one->shared;
+	sum->breaking += one->breaking;
+	sum->private_pages += one->private_pages;
 	sum->compressed += one->compressed;
 	sum->swapped += one->swapped;
 	sum->lost += one->lost;
@@ -66,6 +71,9 @@ static void write_entry(struct writer *o, const struct vm_entry *e)
 	writer_u64(o, "pages", a->leases.pages);
 	writer_u64(o, "zero", a->leases.zero);
 	writer_u64(o, "resident", a->leases.resident);
+	writer_u64(o, "shared", a->leases.shared);
+	writer_u64(o, "breaking", a->leases.breaking);
+	writer_u64(o, "private_pages", a->leases.private_pages);
 	writer_u64(o, "compressed", a->leases.compressed);
 	writer_u64(o, "swapped", a->leases.swapped);
 	writer_u64(o, "lost", a->leases.lost);
@@ -107,6 +115,71 @@ static bool write_arena(struct writer *o, struct arena *arena)
 	return ok;
 }
 
+/* Pages of all members that refer to the pool, by their ledgers; UINT64_MAX: one of them ends, and has given back some. */
+static uint64_t references_to(struct daemon *d, const struct pool *pool)
+{
+	uint64_t sum = 0;
+
+	list_foreach(l, &d->clients) {
+		struct client *c = container_of(l, struct client, link);
+
+		if (vm_pool(c->vm) != pool)
+			continue;
+		if (c->ending)
+			return UINT64_MAX;
+		sum += vm_pool_references(c->vm);
+	}
+	return sum;
+}
+
+/* What a lease's worker may have in hand: an order, and a batch on its way out. */
+#define IN_HAND 512u
+
+/* References are counted in the pool and in the words one after the other: compared until they stand still, or are so near
+ * that the rest is in the hands of workers. */
+static bool write_pool(struct writer *o, struct daemon *d, struct pool *pool)
+{
+	struct pool_audit a;
+	uint64_t words = 0;
+
+	for (unsigned i = 0; i < 20; i++) {
+		words = references_to(d, pool);
+		pool_run_audit(pool, words, i < 19 ? 0 : IN_HAND * d->n_clients, &a);
+		if (a.ok)
+			break;
+	}
+	writer_object(o, NULL);
+	writer_str(o, "pool", pool_name(pool));
+	writer_bool(o, "ok", a.ok);
+	writer_u64(o, "entries", a.entries);
+	writer_u64(o, "resident", a.resident);
+	writer_u64(o, "references", a.references);
+	writer_u64(o, "words", words == UINT64_MAX ? 0 : words);
+	writer_u64(o, "blocks_bytes", a.blocks_frames * PAGE_SIZE);
+	writer_u64(o, "charged_bytes", a.charged_frames * PAGE_SIZE);
+	writer_str(o, "first_wrong", a.first_wrong);
+	writer_end(o);
+	return a.ok;
+}
+
+static bool write_pools(struct writer *o, struct daemon *d)
+{
+	bool ok = true;
+
+	writer_array(o, "pools");
+	list_foreach(l, &d->clients) {
+		struct pool *pool = vm_pool(container_of(l, struct client, link)->vm);
+		bool seen = false;
+
+		for (struct list *i = d->clients.next; i != l; i = i->next)
+			seen |= vm_pool(container_of(i, struct client, link)->vm) == pool;
+		if (pool && !seen)
+			ok &= write_pool(o, d, pool);
+	}
+	writer_end(o);
+	return ok;
+}
+
 static void conclude(struct audit *a)
 {
 	struct op_audit_out out = { .ok = true };
@@ -127,6 +200,8 @@ static void conclude(struct audit *a)
 		free(e);
 	}
 	writer_end(&o);
+	if (!write_pools(&o, a->daemon))
+		out.ok = false;
 	if (!write_arena(&o, a->daemon->arena))
 		out.ok = false;
 	writer_end(&o);

@@ -1,6 +1,7 @@
 #include "ops_client.h"
 
 #include "ops_dispatch.h"
+#include "ops_share.h"
 #include "base/clock.h"
 #include "base/log.h"
 
@@ -24,6 +25,16 @@ struct client *client_find(struct daemon *d, const char *vm)
 			return c;
 	}
 	return NULL;
+}
+
+struct lease *client_lease_from(struct vm *vm, uint64_t gpa)
+{
+	struct lease *best = NULL;
+
+	for (struct lease *l = vm_first_lease(vm); l; l = lease_next(l))
+		if (lease_gpa(l) + lease_size_bytes(l) > gpa && (!best || lease_gpa(l) < lease_gpa(best)))
+			best = l;
+	return best;
 }
 
 bool client_calls_on(const struct client *c, const struct session *s)
@@ -55,6 +66,7 @@ static void free_if_gone(struct client *c)
 	c->daemon->n_clients--;
 	vm_free(c->vm);
 	c->vm = NULL;
+	groups_leave(c->daemon->groups, &c->membership);
 	orders_unref(c->orders);
 	c->orders = NULL;
 	client_unref(c);
@@ -142,14 +154,6 @@ int client_submit(struct client *c, struct lease *l, struct client_job *j)
 }
 
 /* ---- Register ---- */
-
-static bool is_name(const char *s)
-{
-	size_t n = strlen(s);
-
-	return n >= 1 && n <= 63 && s[0] != '.' && s[0] != '-' &&
-		strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == n;
-}
 
 static bool is_sharing(const char *s)
 {
@@ -280,6 +284,7 @@ static int make_client(struct daemon *d, const struct vm_config *vc, struct clie
 	c->refs = 1;
 	c->registered_ns = now_ns();
 	list_init(&c->link);
+	list_init(&c->membership.link);
 	if (getrandom(&c->token, sizeof c->token, 0) != sizeof c->token) {
 		r = problem_errno(p, "no random numbers for a token");
 		goto fail;
@@ -309,13 +314,14 @@ void do_register(struct daemon *d, struct call *call, const struct op_register_i
 {
 	struct op_register_out out = { 0 };
 	struct vm_config vc = { 0 };
+	struct policy_sharing sharing;
 	struct vm_numbers numbers;
 	struct problem p = { 0 };
 	struct client *c = NULL;
 	uint64_t shares;
 	int r;
 
-	if (!check_register(d, call, in))
+	if (!check_register(d, call, in) || !share_resolve(d, call, in->sharing, &sharing))
 		return;
 	shares = in->shares ? in->shares : (in->size >> 20) * SHARES_PER_MIB;
 	snprintf(vc.name, sizeof vc.name, "%.63s", in->name);
@@ -330,7 +336,7 @@ void do_register(struct daemon *d, struct call *call, const struct op_register_i
 		return;
 	}
 	c->peer = *session_peer(call->session);
-	snprintf(c->sharing, sizeof c->sharing, "%.71s", in->sharing[0] ? in->sharing : "vm");
+	share_begin(c, &sharing);
 	c->calls = call->session;
 	session_set_userdata(call->session, c);
 	list_append(&d->clients, &c->link);
@@ -377,10 +383,10 @@ void do_done(struct daemon *d, struct call *call, const struct op_done_in *in)
 	struct client *c = session_userdata(call->session);
 	struct op_done_out out;
 
-	if (orders_done(c->orders, in->order, in->bits) == -EINVAL) {
+	if (orders_done(c->orders, in->order, in->bits, in->pages) == -EINVAL) {
 		if (!call->body.oneway) {
 			refuse_field(call, WIRE_ERROR_InvalidParameter, "bits",
-				"One bit a page of the order's runs, as hexadecimal digits.");
+				"One bit a page of the order's runs, as hexadecimal digits; pages: of whole runs.");
 			return;
 		}
 		log_notice("VM %s: an answer to an order that is none", vm_config(c->vm)->name);

@@ -12,8 +12,11 @@
 
 #include "base/list.h"
 #include "daemon.h"
+#include "groups.h"
 #include "mem/lease.h"
 #include "orders.h"
+#include "policy/sharing.h"
+#include "scanner.h"
 #include "serve/session.h"
 
 #include <stdbool.h>
@@ -30,7 +33,10 @@ struct client {
 	struct session_peer peer;
 	uint64_t token;
 	uint64_t registered_ns;
-	char sharing[72];
+	struct policy_sharing share;
+	char sharing[72];		/* the same in words: off, zero, vm, group:NAME */
+	struct group_member membership;	/* from JoinPool until the VM has been freed */
+	struct scanner_vm scan;
 	bool user_mode_only;		/* of its last activated lease */
 	bool activated;
 	bool ending;
@@ -41,6 +47,8 @@ struct client {
 
 /* The client of a VM's name, ending ones too; NULL: none. */
 struct client *client_find(struct daemon *d, const char *vm);
+/* The lease of the VM that covers `gpa`, or the first one above it; NULL: none. */
+struct lease *client_lease_from(struct vm *vm, uint64_t gpa);
 bool client_calls_on(const struct client *c, const struct session *s);
 void client_session_closed(struct client *c, struct session *s);
 /* Ends it; `why` for the log. */

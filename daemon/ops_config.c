@@ -24,7 +24,8 @@ void do_show_config(struct daemon *d, struct call *call, const struct op_show_co
 		writer_str(&o, "type", setting_type_names[s->type]);
 		writer_str(&o, "value", value);
 		writer_str(&o, "default", s->def);
-		if (s->type != SETTING_PATH && s->type != SETTING_TEXT && s->type != SETTING_VICTIM) {
+		if (s->type != SETTING_PATH && s->type != SETTING_TEXT && s->type != SETTING_VICTIM &&
+			s->type != SETTING_YESNO) {
 			writer_i64(&o, "min", s->min);
 			writer_i64(&o, "max", s->max);
 		}
@@ -45,6 +46,7 @@ void do_tune(struct daemon *d, struct call *call, const struct op_tune_in *in)
 {
 	const struct setting *s = setting_find(in->setting);
 	struct op_tune_out out;
+	struct config c = d->config;
 	char why[256];
 
 	if (!call_is_operator(call)) {
@@ -62,11 +64,10 @@ void do_tune(struct daemon *d, struct call *call, const struct op_tune_in *in)
 			s->name);
 		return;
 	}
-	if (setting_set(s, &d->config, in->value, why, sizeof why) < 0) {
+	if (setting_set(s, &c, in->value, why, sizeof why) < 0 || daemon_change_settings(d, &c, why, sizeof why) < 0) {
 		refuse_field(call, WIRE_ERROR_InvalidValue, "value", "%s.", why);
 		return;
 	}
-	daemon_apply_settings(d);
 	log_notice("setting %s = %s (by user %u)", s->name, in->value,
 		call->session ? (unsigned)session_peer(call->session)->uid : 0);
 	call_reply(call, &ops[OP_tune], &out, NULL, 0);

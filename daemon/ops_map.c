@@ -15,17 +15,6 @@
  * control thread reads them. */
 #define WORDS_MOST   (4u << 20)
 
-/* The lease that covers `gpa`, or the first one above it; NULL: none. */
-static struct lease *lease_from(struct vm *vm, uint64_t gpa)
-{
-	struct lease *best = NULL;
-
-	for (struct lease *l = vm_first_lease(vm); l; l = lease_next(l))
-		if (lease_gpa(l) + lease_size_bytes(l) > gpa && (!best || lease_gpa(l) < lease_gpa(best)))
-			best = l;
-	return best;
-}
-
 static void write_run(struct writer *o, const struct lease *l, const struct map_run *m)
 {
 	writer_object(o, NULL);
@@ -57,7 +46,7 @@ void do_page_map(struct daemon *d, struct call *call, const struct op_page_map_i
 	if (most > RUNS_MOST)
 		most = RUNS_MOST;
 	writer_array(&o, NULL);
-	while (gpa < end && (l = lease_from(c->vm, gpa))) {
+	while (gpa < end && (l = client_lease_from(c->vm, gpa))) {
 		struct map_run m;
 
 		if (gpa < lease_gpa(l))

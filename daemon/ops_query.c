@@ -5,8 +5,8 @@
  *	Status		status: version, pid, uptime_s, state, arena {..._bytes}, host {rows of
  *			host_numbers.def}, vms {count, sums of the rows},
  *			swap {dir, size_bytes, free_bytes}, sessions, warnings []
- *	ListVms		vms: [{name, state, uid, pid, age_s, lease_count, sharing, faults_mode, attending,
- *			trouble, swap_dir, the rows}]
+ *	ListVms		vms: [{name, state, uid, pid, age_s, lease_count, sharing, pool_joined, pool_writable (the descriptor
+ *			does not keep it from writing to its pool), faults_mode, attending, trouble, swap_dir, the rows}]
  *	ShowVm		vm: the same, and faults {cause: {count, p50_ns, p99_ns, mean_ns}},
  *			leases [{lease, gpa, size_bytes, active}], orders {sent, answered, timed_out, dropped}
  *	Catalogue	numbers: [{name, of ("vm" or "host"), kind, unit, sentence}] */
@@ -63,6 +63,8 @@ static void write_vm(struct writer *o, struct client *c)
 	writer_u64(o, "age_s", (now_ns() - c->registered_ns) / NS_PER_S);
 	writer_u64(o, "lease_count", leases);
 	writer_str(o, "sharing", c->sharing);
+	writer_bool(o, "pool_joined", c->membership.group != NULL);
+	writer_bool(o, "pool_writable", c->membership.group && c->share.writable);
 	writer_str(o, "faults_mode", faults_mode(c));
 	writer_bool(o, "attending", c->attending != NULL);
 	writer_str(o, "trouble", vm_trouble(c->vm));

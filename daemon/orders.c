@@ -18,8 +18,8 @@
 #define WAITING_MAX 64		/* orders sent and not answered; more are dropped */
 #define PAGES_MAX   (RUN_MAX * 8)
 
-enum kind { ZAP, PRESENT };
-static const char *const kind_names[] = { "zap", "present" };
+enum kind { ZAP, PRESENT, PRIVATE, SHARE, HOME };
+static const char *const kind_names[] = { "zap", "present", "private", "share", "home" };
 
 /* An order.  Two references: the sender's (dropped by the worker when it returns) and the stream's (dropped
  * when it is answered, detached or given up). */
@@ -31,8 +31,10 @@ struct order {
 	uint64_t id;
 	enum kind kind;
 	uint64_t lease;
+	struct vm *vm;			/* of a remap order: who is told; it outlives the stream */
 	uint64_t sent_ns;
 	unsigned pages;
+	unsigned done_pages;		/* of these, as the answer says */
 	bool finished;			/* r and bits are valid */
 	int r;
 	uint8_t bits[PAGES_MAX / 8];
@@ -107,6 +109,32 @@ static void finish(struct order *k, int r)
 	pthread_cond_broadcast(&o->answered);
 }
 
+static bool is_remap(const struct order *k)
+{
+	return k->kind == SHARE || k->kind == HOME;
+}
+
+/* With the lock held, on the control thread: the stream lets go of a finished order, or hands it to `told`, if its VM must
+ * be told.  That is done without the lock: it leads into mem/, whose workers call us with locks of theirs. */
+static void let_go(struct order *k, struct list *told)
+{
+	if (is_remap(k))
+		list_append(told, &k->link);
+	else
+		order_unref(k);
+}
+
+static void tell(struct list *told)
+{
+	while (!list_empty(told)) {
+		struct order *k = container_of(told->next, struct order, link);
+
+		list_remove(&k->link);
+		vm_remap_answered(k->vm, (uint32_t)k->lease, k->id, k->r, k->bits, k->done_pages);
+		order_unref(k);
+	}
+}
+
 /* With the lock held.  The oldest order has waited too long: the library does not answer. */
 static bool is_mute(struct orders *o)
 {
@@ -124,6 +152,7 @@ static void send_order(struct post *p)
 	struct order *k = container_of(p, struct order, post);
 	struct orders *o = k->owner;
 	struct op_attend_out *out;
+	struct list told = LIST_INIT(told);
 	bool waits;
 
 	pthread_mutex_lock(&o->lock);
@@ -141,33 +170,42 @@ static void send_order(struct post *p)
 	} else if (waits) {
 		pthread_mutex_lock(&o->lock);
 		if (!k->finished) {
-			finish(k, -ENOTCONN);
-			order_unref(k);
+			/* it was not sent; with a stream there was no memory for it */
+			finish(k, o->attend ? -ENOMEM : -ENOTCONN);
+			let_go(k, &told);
 		}
 		pthread_mutex_unlock(&o->lock);
+		tell(&told);
 	}
 	order_unref(k);
 }
 
-/* A new order on its way to the control thread, with a reference for the caller; NULL and *ret_r if not. */
-static struct order *give(
-	struct orders *o, enum kind kind, struct lease *l, const struct run *runs, unsigned n, int *ret_r)
+static struct order *order_new(struct orders *o, enum kind kind, struct lease *l, unsigned n)
 {
 	struct order *k = calloc(1, sizeof *k + n * sizeof k->runs[0]);
 
-	*ret_r = -ENOMEM;
+	assert(n <= OP_RUNS_MAX);
 	if (!k)
 		return NULL;
 	list_init(&k->link);
 	k->owner = o;
 	k->kind = kind;
 	k->lease = lease_id(l);
-	k->n = n;
-	for (unsigned i = 0; i < n; i++) {
-		k->runs[i] = (struct op_run){ .page = runs[i].page, .count = runs[i].count };
-		k->pages += (unsigned)runs[i].count;
-	}
-	assert(n <= OP_RUNS_MAX && (kind == ZAP || k->pages <= PAGES_MAX));
+	k->vm = lease_vm(l);
+	return k;
+}
+
+static void add_run(struct order *k, struct op_run run)
+{
+	k->runs[k->n++] = run;
+	k->pages += (unsigned)run.count;
+	assert(k->kind == ZAP || k->pages <= PAGES_MAX);
+}
+
+/* Put it on its way to the control thread; false, and *ret_r, if not: it is gone then.  It is the caller's until it drops its
+ * reference.  *ret_id (if not NULL) is written before anybody can answer. */
+static bool give(struct orders *o, struct order *k, uint64_t *ret_id, int *ret_r)
+{
 	pthread_mutex_lock(&o->lock);
 	*ret_r = 0;
 	if (o->detached || !o->attend)
@@ -180,11 +218,13 @@ static struct order *give(
 		o->numbers.dropped++;
 		pthread_mutex_unlock(&o->lock);
 		free(k);
-		return NULL;
+		return false;
 	}
 	k->refs = 3; /* the caller's, the post's, the stream's */
 	atomic_fetch_add(&o->refs, 1);
 	k->id = ++o->next_id;
+	if (ret_id)
+		*ret_id = k->id;
 	k->sent_ns = now_ns();
 	list_append(&o->waiting, &k->link);
 	o->n_waiting++;
@@ -192,7 +232,18 @@ static struct order *give(
 	/* under the lock, so that orders are sent in the order of their numbers */
 	loop_post(o->loop, &k->post, send_order);
 	pthread_mutex_unlock(&o->lock);
-	return k;
+	return true;
+}
+
+static struct order *give_runs(
+	struct orders *o, enum kind kind, struct lease *l, const struct run *runs, unsigned n, int *ret_r)
+{
+	struct order *k = order_new(o, kind, l, n);
+
+	*ret_r = -ENOMEM;
+	for (unsigned i = 0; k && i < n; i++)
+		add_run(k, (struct op_run){ .page = runs[i].page, .count = runs[i].count });
+	return k && give(o, k, NULL, ret_r) ? k : NULL;
 }
 
 static int zap(void *userdata, struct lease *l, const struct run *runs, unsigned n)
@@ -201,7 +252,7 @@ static int zap(void *userdata, struct lease *l, const struct run *runs, unsigned
 
 	while (n > 0) {
 		unsigned now = n < OP_RUNS_MAX ? n : OP_RUNS_MAX;
-		struct order *k = give(userdata, ZAP, l, runs, now, &r);
+		struct order *k = give_runs(userdata, ZAP, l, runs, now, &r);
 
 		if (!k)
 			return r;
@@ -212,15 +263,15 @@ static int zap(void *userdata, struct lease *l, const struct run *runs, unsigned
 	return 0;
 }
 
-static int present(void *userdata, struct lease *l, const struct run *runs, unsigned n, uint8_t *ret_bits)
+/* An order that is waited for: one bit a page. */
+static int ask(struct orders *o, enum kind kind, struct lease *l, const struct run *runs, unsigned n, uint8_t *ret_bits)
 {
-	struct orders *o = userdata;
 	struct timespec until;
 	uint64_t deadline;
 	struct order *k;
 	int r;
 
-	k = give(o, PRESENT, l, runs, n, &r);
+	k = give_runs(o, kind, l, runs, n, &r);
 	if (!k)
 		return r;
 	pthread_mutex_lock(&o->lock);
@@ -243,9 +294,38 @@ static int present(void *userdata, struct lease *l, const struct run *runs, unsi
 	return r;
 }
 
+static int present(void *userdata, struct lease *l, const struct run *runs, unsigned n, uint8_t *ret_bits)
+{
+	return ask(userdata, PRESENT, l, runs, n, ret_bits);
+}
+
+static int private_copies(void *userdata, struct lease *l, const struct run *runs, unsigned n, uint8_t *ret_bits)
+{
+	return ask(userdata, PRIVATE, l, runs, n, ret_bits);
+}
+
+static int remap(void *userdata, struct lease *l, enum remap what, const struct pool_run *runs, unsigned n,
+	uint64_t *ret_order)
+{
+	struct orders *o = userdata;
+	bool share = what == REMAP_SHARE;
+	struct order *k = order_new(o, share ? SHARE : HOME, l, n);
+	int r;
+
+	if (!k)
+		return -ENOMEM;
+	for (unsigned i = 0; i < n; i++)
+		add_run(k, (struct op_run){ .page = runs[i].page, .count = runs[i].count, .to = share ? runs[i].pool_page : 0 });
+	if (!give(o, k, ret_order, &r))
+		return r;
+	order_unref(k);
+	return 0;
+}
+
 void orders_functions(struct orders *o, struct vm_orders *ret)
 {
-	*ret = (struct vm_orders){ .zap = zap, .present = present, .userdata = o };
+	*ret = (struct vm_orders){ .zap = zap, .present = present, .private_copies = private_copies, .remap = remap,
+		.userdata = o };
 }
 
 void orders_attach(struct orders *o, struct call *attend)
@@ -257,6 +337,7 @@ void orders_attach(struct orders *o, struct call *attend)
 
 void orders_detach(struct orders *o)
 {
+	struct list told = LIST_INIT(told);
 	struct call *attend;
 
 	pthread_mutex_lock(&o->lock);
@@ -267,9 +348,10 @@ void orders_detach(struct orders *o)
 		struct order *k = container_of(o->waiting.next, struct order, link);
 
 		finish(k, -ENOTCONN);
-		order_unref(k);
+		let_go(k, &told);
 	}
 	pthread_mutex_unlock(&o->lock);
+	tell(&told);
 	if (attend) {
 		struct wire_error e = { 0 };
 
@@ -303,8 +385,32 @@ static int parse_bits(const char *text, unsigned pages, uint8_t *ret)
 	return 0;
 }
 
-int orders_done(struct orders *o, uint64_t id, const char *bits)
+/* For how many pages a remap was carried out: whole runs. */
+static int take_pages(struct order *k, uint64_t pages)
 {
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < k->n && n < pages; i++)
+		n += k->runs[i].count;
+	if (n != pages)
+		return -EINVAL;
+	k->done_pages = (unsigned)pages;
+	return 0;
+}
+
+static int take_answer(struct order *k, const char *bits, uint64_t pages)
+{
+	int r = is_remap(k) ? take_pages(k, pages) : 0;
+
+	/* a share that was not carried out at all has nothing to say about its pages */
+	if (r == 0 && (k->kind == PRESENT || k->kind == PRIVATE || (k->kind == SHARE && pages)))
+		r = parse_bits(bits, k->pages, k->bits);
+	return r;
+}
+
+int orders_done(struct orders *o, uint64_t id, const char *bits, uint64_t pages)
+{
+	struct list told = LIST_INIT(told);
 	int r = -ENOENT;
 
 	pthread_mutex_lock(&o->lock);
@@ -318,17 +424,18 @@ int orders_done(struct orders *o, uint64_t id, const char *bits)
 		/* Orders are carried out in their order: those before it will not be answered any more. */
 		if (!this_one) {
 			finish(k, -ETIMEDOUT);
-			order_unref(k);
+			let_go(k, &told);
 			continue;
 		}
-		r = k->kind == PRESENT ? parse_bits(bits, k->pages, k->bits) : 0;
+		r = take_answer(k, bits, pages);
 		o->mute = false;
 		o->numbers.answered++;
 		finish(k, r < 0 ? -EPROTO : 0);
-		order_unref(k);
+		let_go(k, &told);
 		break;
 	}
 	pthread_mutex_unlock(&o->lock);
+	tell(&told);
 	return r;
 }
 

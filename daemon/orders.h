@@ -5,6 +5,9 @@
  * something: nothing more is sent to it and nobody waits for it (reclaim goes on without its help).  So a
  * client that does not read its orders costs a second once, and no memory.
  *
+ * Nobody waits for a remap order ("share", "home"): its answer is told to the VM when it comes (vm_remap_answered), exactly
+ * once, also if it will never come.
+ *
  * Threads: orders_* on the control thread; the functions in struct vm_orders on workers.  The object outlives
  * whoever waits in it: the owner calls orders_detach when the stream ends, and orders_unref when the VM's
  * threads have ended. */
@@ -29,7 +32,7 @@ void orders_attach(struct orders *o, struct call *attend);
  * is one, is ended. */
 void orders_detach(struct orders *o);
 /* Done: 0, -ENOENT: no such order waits (any more: no fault of the client), -EINVAL: not an answer to it. */
-int orders_done(struct orders *o, uint64_t order, const char *present);
+int orders_done(struct orders *o, uint64_t order, const char *bits, uint64_t pages);
 
 struct orders_numbers {
 	uint64_t sent, answered, timed_out, dropped;

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/list.h"
+#include "mem/pool.h"
 #include "policy/plan.h"
 
 #include <assert.h>
@@ -60,7 +61,13 @@ static void wake(void *userdata)
 static bool gives_nothing(struct member *m, const struct vm_numbers *n)
 {
 	uint64_t given = n->evicted_pages + n->written_back_pages, now = now_ns();
+	struct pool *pool = vm_pool(m->vm);
+	struct pool_numbers p;
 
+	if (pool && n->shared_bytes) {
+		pool_numbers(pool, &p);
+		given += p.evicted;
+	}
 	if (!m->asked || given != m->given) {
 		m->given = given;
 		m->given_ns = now;
@@ -74,16 +81,18 @@ static bool gives_nothing(struct member *m, const struct vm_numbers *n)
 static void look_at(struct member *m, struct policy_vm *v)
 {
 	struct vm_numbers n;
-	uint64_t fixed;
+	uint64_t fixed, part;
 
 	vm_numbers(m->vm, &n);
 	fixed = (n.overhead_bytes + n.pinned_bytes) / PAGE_SIZE;
+	/* what it pays of its pool it can give as well: its workers evict from there.  Its own limit is about the rest. */
+	part = n.shared_charge_bytes / PAGE_SIZE;
 	*v = (struct policy_vm){
 		.size_frames = n.size_bytes / PAGE_SIZE,
 		.reservation_frames = n.reservation_bytes / PAGE_SIZE,
-		.limit_frames = n.limit_bytes ? n.limit_bytes / PAGE_SIZE : POLICY_NO_LIMIT,
+		.limit_frames = n.limit_bytes ? n.limit_bytes / PAGE_SIZE + part : POLICY_NO_LIMIT,
 		.shares = n.shares,
-		.charged_frames = n.charged_bytes / PAGE_SIZE,
+		.charged_frames = n.charged_bytes / PAGE_SIZE + part,
 	};
 	v->reclaimable_frames = v->charged_frames > fixed && !gives_nothing(m, &n) ? v->charged_frames - fixed : 0;
 }
@@ -274,6 +283,7 @@ void reclaim_get_status(struct reclaim *r, struct reclaim_status *ret)
 	ret->state = host_state_names[policy_host_state(r->memory.state, n.free_frames, &r->thresholds)];
 	ret->min_free_frames = r->thresholds.min_free_frames;
 	ret->goal_free_frames = r->thresholds.goal_frames;
+	ret->pressed = n.free_frames < r->thresholds.min_free_frames;
 	ret->runs = r->runs;
 	pthread_mutex_unlock(&r->lock);
 }

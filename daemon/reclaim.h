@@ -10,6 +10,7 @@
 
 #include "mem/vm.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct reclaim;
@@ -18,6 +19,7 @@ struct reclaim_status {
 	const char *state;		/* high, clear, soft, hard, low */
 	uint64_t min_free_frames;
 	uint64_t goal_free_frames;
+	bool pressed;			/* less than minFree is free: a sharing pass is made at once */
 	uint64_t runs;			/* times it had to act */
 };
 

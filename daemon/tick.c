@@ -24,6 +24,7 @@ struct past {
 struct tick {
 	struct arena *arena;
 	struct reclaim *reclaim;
+	struct groups *groups;
 	struct record *record;
 	struct tick_vms vms;
 	struct list past;
@@ -119,11 +120,13 @@ void tick_host_numbers(struct tick *t, struct host_numbers *ret)
 	struct record_counts counts = { 0 };
 	struct arena_numbers a;
 	struct arena_check check;
+	struct groups_numbers g;
 	struct reclaim_status r;
 
 	arena_numbers(t->arena, &a);
 	arena_check(t->arena, &check);
 	reclaim_get_status(t->reclaim, &r);
+	groups_numbers(t->groups, &g);
 	if (t->record)
 		record_counts(t->record, &counts);
 	*ret = (struct host_numbers){
@@ -139,6 +142,10 @@ void tick_host_numbers(struct tick *t, struct host_numbers *ret)
 		.state = state_number(r.state),
 		.reclaim_runs = r.runs,
 		.vms = t->n_vms,
+		.pools = g.pools,
+		.shared_bytes = g.shared_pages * PAGE_SIZE,
+		.common_bytes = g.common_pages * PAGE_SIZE,
+		.saving_bytes = g.shared_pages > g.common_pages ? (g.shared_pages - g.common_pages) * PAGE_SIZE : 0,
 		.taken_frames = t->taken_frames,
 		.metrics_written = counts.written,
 		.metrics_dropped = counts.dropped,
@@ -184,14 +191,14 @@ void tick_run(struct tick *t)
 	record_host(t->record, t->ts_ms, (const uint64_t *)&n);
 }
 
-int tick_new(struct tick **ret, struct arena *a, struct reclaim *reclaim, struct record *record,
+int tick_new(struct tick **ret, struct arena *a, struct reclaim *reclaim, struct groups *groups, struct record *record,
 	const struct tick_vms *vms)
 {
 	struct tick *t = calloc(1, sizeof *t);
 
 	if (!t)
 		return -ENOMEM;
-	*t = (struct tick){ .arena = a, .reclaim = reclaim, .record = record, .vms = *vms };
+	*t = (struct tick){ .arena = a, .reclaim = reclaim, .groups = groups, .record = record, .vms = *vms };
 	list_init(&t->past);
 	*ret = t;
 	return 0;

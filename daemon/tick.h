@@ -5,6 +5,7 @@
 #pragma once
 
 #include "catalogue.h"
+#include "groups.h"
 #include "mem/vm.h"
 #include "reclaim.h"
 
@@ -18,7 +19,7 @@ struct tick_vms {
 };
 
 /* `record` may be NULL: no history.  Everything passed is borrowed and outlives the tick. */
-int tick_new(struct tick **ret, struct arena *a, struct reclaim *reclaim, struct record *record,
+int tick_new(struct tick **ret, struct arena *a, struct reclaim *reclaim, struct groups *groups, struct record *record,
 	const struct tick_vms *vms);
 void tick_free(struct tick *t);
 void tick_run(struct tick *t);

@@ -3,13 +3,24 @@
  * Replies come in the order of the calls, so whoever sends a call holds `turn` until its reply is there.  A call
  * that gave up waiting leaves its reply in the stream, where the next call would take it for its own: the
  * connection is marked out of step and refuses further calls.  It is not closed: that would end the session, and
- * with it the faults that a slow daemon may still come round to serve. */
+ * with it the faults that a slow daemon may still come round to serve.
+ *
+ * While a call waits, orders may come that the daemon needs carried out before it can answer: shared pages come home
+ * before they are discarded or pinned.  In a program with one thread nobody else would, so the wait carries
+ * orders out itself.  It takes the lock of that for one batch only, and where another thread has it, leaves the
+ * orders to it: memctl_dispatch never waits for a reply. */
 #include "libclient/internal.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+/* How long the orders are left to a thread that is at them. */
+#define OTHERS_TURN_MS 2
 
 static int unusable(const struct memctl *m, struct memctl_error *e)
 {
@@ -32,9 +43,83 @@ static int lost(struct memctl *m, int r, struct memctl_error *e)
 			m->timeout_ms);
 	if (r == -EMSGSIZE || r == -EBADMSG)
 		return fail(e, -EPROTO, ERROR_SYSTEM, "memctld's reply cannot be understood");
+	m->send_broken = true;
 	note_disconnected(m);
 	return fail(e, -ENOTCONN, ERROR_UNREACHABLE, "memctld is gone: %s",
 		r ? strerror(-r) : "it closed the connection");
+}
+
+static int left_ms(uint64_t deadline)
+{
+	struct timespec t;
+	uint64_t now;
+
+	if (deadline == UINT64_MAX)
+		return -1;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	now = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+	return now >= deadline ? 0 : (int)((deadline - now + 999999) / 1000000);
+}
+
+/* Until something is to be read on the calls connection: 0, or -errno. */
+static int wait_for_bytes(struct memctl *m, uint64_t deadline)
+{
+	bool others_turn = false;
+
+	for (;;) {
+		bool ours = !m->helper_runs && !m->disconnected && !others_turn;
+		/* a negative descriptor is passed over */
+		struct pollfd fds[2] = {
+			{ .fd = m->calls_fd, .events = POLLIN },
+			{ .fd = ours ? m->orders_fd : -1, .events = POLLIN },
+		};
+		int left = left_ms(deadline), r;
+
+		if (!left)
+			return -ETIMEDOUT;
+		r = poll(fds, 2, others_turn && (left < 0 || left > OTHERS_TURN_MS) ? OTHERS_TURN_MS : left);
+		if (r < 0 && errno != EINTR)
+			return -errno;
+		if (r > 0 && fds[0].revents)
+			return 0;
+		others_turn = false;
+		if (r > 0 && fds[1].revents)
+			others_turn = orders_try(m) == -EBUSY;
+	}
+}
+
+static int await(struct memctl *m, uint64_t deadline, struct wire_message *ret)
+{
+	int r;
+
+	for (;;) {
+		r = wire_in_next(&m->calls_in, ret);
+		if (r)
+			return r;
+		r = wire_in_fill(&m->calls_in, m->calls_fd);
+		if (r == -EAGAIN)
+			r = wait_for_bytes(m, deadline);
+		else if (!r)
+			return 0;
+		if (r < 0)
+			return r;
+	}
+}
+
+/* A message that went out in part has spoiled the stream for all that come after it.  Then nobody hears our answers to orders
+ * any more, and threads that wait for those would wait for ever: the session ends, and with it the VM, with a reason. */
+static int send_whole(struct memctl *m, const char *text, size_t length, int fd, uint64_t deadline)
+{
+	int r;
+
+	pthread_mutex_lock(&m->send);
+	r = m->send_broken ? -EPIPE : wire_send(m->calls_fd, text, length, &fd, fd >= 0, deadline);
+	if (r < 0 && !m->send_broken) {
+		m->send_broken = true;
+		shutdown(m->calls_fd, SHUT_RDWR);
+	}
+	pthread_mutex_unlock(&m->send);
+	return r;
 }
 
 /* Send one text and receive its reply; the caller holds `turn` and sees to both. */
@@ -44,12 +129,10 @@ static int exchange(struct memctl *m, const char *text, size_t length, int fd, s
 	uint64_t deadline = deadline_ns(m);
 	int r;
 
-	pthread_mutex_lock(&m->send);
-	r = wire_send(m->calls_fd, text, length, &fd, fd >= 0, deadline);
-	pthread_mutex_unlock(&m->send);
+	r = send_whole(m, text, length, fd, deadline);
 	if (r < 0)
 		return lost(m, r, e);
-	r = wire_receive(m->calls_fd, &m->calls_in, deadline, ret);
+	r = await(m, deadline, ret);
 	return r > 0 ? 0 : lost(m, r, e);
 }
 
@@ -120,15 +203,13 @@ int call_oneway(struct memctl *m, enum op_id id, const void *in)
 	char *text;
 	int r;
 
-	r = unusable(m, NULL);
-	if (r < 0)
-		return r;
+	/* out of step or not: what nobody replies to can be said all the same, and a guest may wait for it */
+	if (m->plain || m->send_broken)
+		return -ENOTCONN;
 	r = body_write_call(&text, &length, &ops[id], in, CALL_ONEWAY);
 	if (r < 0)
 		return r;
-	pthread_mutex_lock(&m->send);
-	r = wire_send(m->calls_fd, text, length, NULL, 0, deadline_ns(m));
-	pthread_mutex_unlock(&m->send);
+	r = send_whole(m, text, length, -1, deadline_ns(m));
 	free(text);
 	return r < 0 ? lost(m, r, NULL) : 0;
 }

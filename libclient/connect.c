@@ -84,7 +84,8 @@ static struct memctl *new_connection(const struct memctl_options *o)
 
 	if (!m)
 		return NULL;
-	m->calls_fd = m->orders_fd = m->pagemap_fd = m->helper_stop_fd = -1;
+	m->calls_fd = m->pagemap_fd = m->helper_stop_fd = m->pool_fd = -1;
+	m->orders_fd = -1;
 	m->timeout_ms = o->timeout_ms ? o->timeout_ms : DEFAULT_TIMEOUT_MS;
 	m->socket = strdup(o->socket ? o->socket : env && *env ? env : DEFAULT_SOCKET);
 	if (!m->socket) {
@@ -92,6 +93,7 @@ static struct memctl *new_connection(const struct memctl_options *o)
 		return NULL;
 	}
 	pthread_mutex_init(&m->turn, NULL);
+	pthread_mutex_init(&m->dispatch, NULL);
 	pthread_mutex_init(&m->send, NULL);
 	pthread_mutex_init(&m->leases_lock, NULL);
 	wire_in_init(&m->calls_in, WIRE_REPLY_MAX);
@@ -133,18 +135,22 @@ void memctl_free(struct memctl *m)
 {
 	if (!m)
 		return;
-	memctl_helper_stop(m);
+	/* the helper last of all: a release may need an order carried out */
 	while (m->leases)
 		memctl_release(m->leases, NULL);
+	orders_end_helper(m);
 	if (m->calls_fd >= 0)
 		close(m->calls_fd);
 	if (m->orders_fd >= 0)
 		close(m->orders_fd);
 	if (m->pagemap_fd >= 0)
 		close(m->pagemap_fd);
+	if (m->pool_fd >= 0)
+		close(m->pool_fd);
 	wire_in_fini(&m->calls_in);
 	wire_in_fini(&m->orders_in);
 	pthread_mutex_destroy(&m->turn);
+	pthread_mutex_destroy(&m->dispatch);
 	pthread_mutex_destroy(&m->send);
 	pthread_mutex_destroy(&m->leases_lock);
 	free(m->socket);
@@ -228,6 +234,7 @@ int memctl_register(struct memctl *m, const struct memctl_vm *theirs, struct mem
 			r = orders_attend(m, out.token, e);
 		if (r < 0)
 			return r;
+		memcpy(m->sharing, out.sharing, sizeof m->sharing);
 	}
 	m->registered = true;
 	return 0;

@@ -15,7 +15,7 @@
  *
  *	Release                                  the daemon's threads end, its copy of the userfaultfd closes;
  *	                                         ours is open, so an access still waits
- *	munmap                                   from here on an access is a SIGSEGV
+ *	munmap                                   from here on an access is a SIGSEGV (mappings of the pool go too)
  *	close the userfaultfd and the memfd
  *
  * Closing before munmap, or munmap while the daemon still fills through its own threads, breaks it. */
@@ -53,6 +53,16 @@ static int reserve_aligned(uint64_t size, char **ret, struct memctl_error *e)
 	return 0;
 }
 
+int lease_keep_apart(void *address, uint64_t length)
+{
+	if (madvise(address, length, MADV_DONTFORK) < 0 || madvise(address, length, MADV_DONTDUMP) < 0)
+		return -errno;
+	/* EINVAL: a kernel without huge pages, which cannot do the harm either. */
+	if (madvise(address, length, MADV_NOHUGEPAGE) < 0 && errno != EINVAL)
+		return -errno;
+	return 0;
+}
+
 static int map_memfd(struct memctl_lease *l, struct memctl_error *e)
 {
 	char *address = NULL;
@@ -69,15 +79,9 @@ static int map_memfd(struct memctl_lease *l, struct memctl_error *e)
 		r = -errno;
 		return fail(e, r, ERROR_SYSTEM, "cannot map the lease: %s", strerror(-r));
 	}
-	if (madvise(address, l->size, MADV_DONTFORK) < 0 || madvise(address, l->size, MADV_DONTDUMP) < 0) {
-		r = -errno;
-		return fail(e, r, ERROR_SYSTEM, "cannot keep the lease from being forked: %s", strerror(-r));
-	}
-	/* EINVAL: a kernel without huge pages, which cannot do the harm either. */
-	if (madvise(address, l->size, MADV_NOHUGEPAGE) < 0 && errno != EINVAL) {
-		r = -errno;
-		return fail(e, r, ERROR_SYSTEM, "cannot keep huge pages off the lease: %s", strerror(-r));
-	}
+	r = lease_keep_apart(address, l->size);
+	if (r < 0)
+		return fail(e, r, ERROR_SYSTEM, "cannot keep forks and huge pages off the lease: %s", strerror(-r));
 	return 0;
 }
 
@@ -146,6 +150,7 @@ static void unmap(struct memctl_lease *l)
 		close(l->uffd);
 	}
 	l->address = NULL;
+	share_end(l);
 	if (l->memfd >= 0)
 		close(l->memfd);
 	l->uffd = l->memfd = -1;
@@ -207,7 +212,7 @@ static int new_lease(struct memctl *m, uint64_t gpa, uint64_t size, void *addres
 	l->m = m;
 	l->gpa = gpa;
 	l->size = size;
-	l->memfd = l->uffd = -1;
+	l->memfd = l->uffd = l->second_uffd = -1;
 	l->address = address;
 	l->callers_place = address;
 	r = m->plain ? plain_map(l, e) : borrow(l, e);

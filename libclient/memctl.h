@@ -7,6 +7,13 @@
  *    call anything here with its parent's handles: both would speak on one connection.  It may connect anew.
  *  - Do not map the lease's file descriptor a second time, do not write(2) to it, do not give it to another
  *    process, do not madvise(MADV_HUGEPAGE) or mprotect() the lease.
+ *  - Do not madvise(MADV_DONTNEED) a lease, nor MADV_DONTNEED_LOCKED or MADV_FREE.  Where pages are shared (see
+ *    SHARING) what the guest wrote there is private memory of this process, and that throws it away.  To give memory
+ *    back there is memctl_discard().
+ *  - With sharing, do not fork by the bare system call (syscall(SYS_fork), clone without CLONE_VM): only fork() takes
+ *    the lock that keeps a child from inheriting a mapping half made.  vfork() and posix_spawn() are fine.  Do
+ *    not turn kernel same-page merging on for the process (PR_SET_MEMORY_MERGE): where it is on when sharing is to begin,
+ *    nothing is shared; later it would end the protection of shared pages without a sign.
  *  - Where only a user-mode userfaultfd is permitted (memctl_fault_handling() says MEMCTL_FAULTS_USER_MODE), a
  *    system call (read(2) into guest memory, write(2) from it) on a page that is not resident fails with EFAULT:
  *    use memctl_read_into() and memctl_write_from(), or memctl_pin() the range first.  KVM needs full handling.
@@ -50,9 +57,30 @@
  *  (-ENOTCONN: the late reply would be taken for the next one's); its leases go on being served for as long as
  *  memctld does, and should be released and leased again on a new connection.  Ranges longer than 32 MiB are
  *  several calls, each with the timeout to itself.  Accessors (memctl_lease_address ...) never block.  Nothing
- *  here installs signal handlers, starts threads (but memctl_helper_start) or keeps global state.
+ *  here installs signal handlers, starts threads (but memctl_helper_start) or keeps global state (but for one lock that
+ *  fork() takes, by pthread_atfork, once a VM shares memory).
  *  Sizes and offsets are in bytes; ranges of leases must be multiples of 4096 unless said otherwise.
  *  Structs whose first member is struct_size must have it set to sizeof: they may grow.
+ *
+ * SHARING
+ *
+ *  Guest pages with equal content can be kept once: within the VM (sharing "vm"), or by all VMs of a group
+ *  ("group:NAME").  memctld finds them by itself; the library maps the common frame in their place, and a write ends
+ *  the sharing of its page (it takes about 10 us).  Nothing else changes: the address, what is read there, faults.  The
+ *  process gets more mappings, up to what vm.max_map_count leaves, so its own mmap may meet that limit sooner.
+ *
+ *  Members of a group can find out, by how long a write takes, whether another member has a page with the same
+ *  content, and the frames of a group can be read by each of its members.  So a group is for VMs that trust each
+ *  other that far; memctld's configuration says which users may join which.  "vm" shares with nobody else.
+ *
+ *  While a page is mapped from the pool, or back, its writers wait for that order to be carried out.  So there must be a
+ *  thread that carries orders out and never touches guest memory: memctl_helper_start's, or one of your own whose loop is
+ *  memctl_dispatch, which memctl_share is told of.  Without either nothing of this VM is mapped from a pool.  Besides,
+ *  memctl_discard, memctl_pin and memctl_release may need orders carried out before they can succeed: a call that waits for
+ *  its reply does it, if nobody else is at it.
+ *
+ *  A member of a group that leaves the library's ways can do more than read: by reading, through a mapping of its own, a
+ *  common page that memctld has put away, it can make that page zeros for all.
  */
 #ifndef MEMCTL_H
 #define MEMCTL_H
@@ -123,7 +151,8 @@ struct memctl_vm {
 	uint64_t reservation;	/* host memory guaranteed to it even when idle */
 	uint64_t limit;		/* never more host memory than this; 0 or MEMCTL_NO_LIMIT: no limit */
 	uint32_t shares;	/* weight when memory is short; 0: "normal", 10 per MiB */
-	const char *sharing;	/* "off", "zero", "vm" (default, NULL), "group:NAME" */
+	const char *sharing;	/* "off", "zero" (only pages of zeros cost nothing), "vm", "group:NAME"; NULL: the
+				   host's default, as a rule "vm" */
 	const char *swap_dir;	/* NULL: the host's; else one that the daemon's configuration allows */
 };
 
@@ -177,14 +206,20 @@ MEMCTL_API ssize_t memctl_write_from(struct memctl_lease *l, uint64_t offset, ui
 /* The daemon asks small things of the library (which pages of a run were used?).  Either poll memctl_fd() (-1
  * before memctl_register, and for plain memory; it is the library's, do not close or read it) for
  * input and call memctl_dispatch() in your loop, or let a helper thread do it.  A client that does neither
- * loses nothing but accuracy: its pages are taken in the order they came. */
+ * shares nothing, and loses accuracy: its pages are taken in the order they came. */
 MEMCTL_API int memctl_fd(const struct memctl *m);
 /* Carry out what has arrived; never blocks for longer than the orders take.  Number of orders done, or -errno
- * (-ENOTCONN: the daemon is gone).  One thread at a time. */
+ * (-ENOTCONN: the daemon is gone).  One thread at a time is in it, others wait until it is out. */
 MEMCTL_API int memctl_dispatch(struct memctl *m, struct memctl_error *e);
-/* A thread (signals blocked, small stack) that dispatches until memctl_helper_stop or memctl_free. */
+/* A thread (signals blocked, small stack) that dispatches until memctl_helper_stop or memctl_free.  Sharing begins with it
+ * (memctl_share), if the VM's setting says so and this process can. */
 MEMCTL_API int memctl_helper_start(struct memctl *m, struct memctl_error *e);
+/* Ends it; but once pages are shared it goes on until memctl_free. */
 MEMCTL_API void memctl_helper_stop(struct memctl *m);
+/* Sharing may begin: a thread that never touches guest memory dispatches from now on, until memctl_free.  For programs with a
+ * thread of their own instead of the helper, from any thread, once a VM is registered.  0, also where the VM's setting has nothing to
+ * be mapped from a pool; -EOPNOTSUPP: this process cannot share (*e says why), and goes on as before. */
+MEMCTL_API int memctl_share(struct memctl *m, struct memctl_error *e);
 
 enum memctl_event_kind {
 	MEMCTL_EVENT_DISCONNECTED = 1,	/* the daemon is gone; absent pages wait */
@@ -202,6 +237,7 @@ struct memctl_stats {
 	size_t struct_size;
 	uint64_t size, leased, resident, compressed, stored, swapped, zero, pinned, charged;	/* bytes */
 	uint64_t faults, faults_zero, faults_compressed, faults_swapped, evicted_pages;
+	uint64_t shared, saved;	/* bytes: guest memory that is shared; what it would cost beyond its part if it were not */
 };
 /* The VM's own numbers, asked of the daemon. */
 MEMCTL_API int memctl_stats(struct memctl *m, struct memctl_stats *ret, struct memctl_error *e);

@@ -2,13 +2,18 @@
  *
  *	zap       madvise(MADV_DONTNEED) on the runs.  On a shared mapping this drops the page table entries, not
  *	          the pages: the next access maps them again by a kernel fault of 1 us, unseen by the daemon.
+ *	          Where the pool is mapped it would throw private copies away: such pages are left out, whatever
+ *	          the daemon says.
  *	present   bit 63 of /proc/self/pagemap for each page of the runs: those mapped again were used.
+ *	share, home, private   share.c
  *
  * They come as the replies of one Attend call on a connection of its own, are carried out strictly in order, and
  * each is answered by a oneway Done on the calls connection.  What cannot be carried out (a lease that is being
  * released, a range outside it) is answered with nothing in it: the daemon takes that as no information.
  *
- * An order holds the lock of the leases while it acts, so that none acts on a lease that is going away. */
+ * An order holds the lock of the leases while it acts, so that none acts on a lease that is going away.  Who reads
+ * and carries out is the helper thread, or whoever calls memctl_dispatch, or a thread that waits for the reply to
+ * a call (call.c); never two of them at once. */
 #include "libclient/internal.h"
 
 #include <errno.h>
@@ -23,7 +28,8 @@
 
 #define PAGEMAP_PRESENT (1ull << 63)
 /* As many as fit into the hex string of an answer. */
-#define PRESENT_PAGES_MAX ((OP_STR_MAX - 1) / 2 * 8)
+#define BITS_PAGES_MAX ((OP_STR_MAX - 1) / 2 * 8)
+#define SHARE_PAGES_MAX 512
 #define HELPER_STACK_BYTES (256u << 10)
 
 int orders_attend(struct memctl *m, uint64_t token, struct memctl_error *e)
@@ -68,30 +74,45 @@ static void zap(struct memctl_lease *l, const struct op_runs *runs)
 {
 	/* A failure leaves the pages mapped: they will look used, which harms nobody. */
 	for (unsigned i = 0; i < runs->n; i++) {
-		const struct op_run *run = &runs->run[i];
+		uint64_t page = runs->run[i].page, left = runs->run[i].count;
 
-		(void)madvise(l->address + run->page * PAGE_SIZE, run->count * PAGE_SIZE, MADV_DONTNEED);
+		while (left) {
+			uint64_t n = share_unshared(l, page, left);
+
+			if (n)
+				(void)madvise(l->address + page * PAGE_SIZE, n * PAGE_SIZE, MADV_DONTNEED);
+			else
+				n = 1;
+			page += n;
+			left -= n;
+		}
 	}
 }
 
-/* One bit a page in the order of the runs, least significant first, as hex. "" if it cannot be told. */
-static void look(struct memctl *m, struct memctl_lease *l, const struct op_runs *runs, char *ret_hex)
+static uint64_t pages_of(const struct op_runs *runs)
 {
-	uint8_t bits[PRESENT_PAGES_MAX / 8] = { 0 };
-	uint64_t entries[64];
-	unsigned n = 0, i;
+	uint64_t n = 0;
 
-	for (i = 0; i < runs->n; i++) {
+	for (unsigned i = 0; i < runs->n; i++)
+		n += runs->run[i].count;
+	return n;
+}
+
+/* 0, or -errno: it cannot be told. */
+static int look(struct memctl_lease *l, const struct op_runs *runs, uint8_t *bits)
+{
+	uint64_t entries[64];
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < runs->n; i++) {
 		uint64_t page = ((uintptr_t)l->address / PAGE_SIZE) + runs->run[i].page;
 		uint64_t left = runs->run[i].count;
 
-		if (left > PRESENT_PAGES_MAX - n)
-			return;
 		while (left) {
 			size_t some = left < 64 ? left : 64;
 
-			if (pread(m->pagemap_fd, entries, some * 8, (off_t)(page * 8)) != (ssize_t)(some * 8))
-				return;
+			if (pread(l->m->pagemap_fd, entries, some * 8, (off_t)(page * 8)) != (ssize_t)(some * 8))
+				return -EIO;
 			for (size_t k = 0; k < some; k++, n++)
 				if (entries[k] & PAGEMAP_PRESENT)
 					bits[n / 8] |= (uint8_t)(1u << n % 8);
@@ -99,6 +120,14 @@ static void look(struct memctl *m, struct memctl_lease *l, const struct op_runs 
 			left -= some;
 		}
 	}
+	return 0;
+}
+
+/* One bit a page in the order of the runs, least significant first. */
+static void write_bits(const uint8_t *bits, uint64_t n, char *ret_hex)
+{
+	uint64_t i;
+
 	for (i = 0; i < (n + 7) / 8; i++) {
 		ret_hex[2 * i] = "0123456789abcdef"[bits[i] >> 4];
 		ret_hex[2 * i + 1] = "0123456789abcdef"[bits[i] & 15];
@@ -106,21 +135,48 @@ static void look(struct memctl *m, struct memctl_lease *l, const struct op_runs 
 	ret_hex[2 * i] = 0;
 }
 
+/* The answer into *done.  SHARE_UNFINISHED: there must not be one. */
+static int act(struct memctl_lease *l, const struct op_attend_out *order, struct op_done_in *done)
+{
+	uint8_t bits[BITS_PAGES_MAX / 8] = { 0 };
+	const struct op_runs *runs = &order->runs;
+	uint64_t pages = pages_of(runs);
+	int r = -EINVAL;
+
+	if (!strcmp(order->kind, "zap")) {
+		zap(l, runs);
+		return 0;
+	}
+	if (pages > BITS_PAGES_MAX)
+		return 0;
+	if (!strcmp(order->kind, "present"))
+		r = look(l, runs, bits);
+	else if (pages > SHARE_PAGES_MAX)
+		return 0;
+	else if (!strcmp(order->kind, "share"))
+		r = share_order(l, runs, bits, &done->pages);
+	else if (!strcmp(order->kind, "private"))
+		r = share_private(l, runs, bits);
+	else if (!strcmp(order->kind, "home"))
+		return share_home(l, runs, &done->pages);
+	if (!r)
+		write_bits(bits, pages, done->bits);
+	return r;
+}
+
 static void carry_out(struct memctl *m, const struct op_attend_out *order)
 {
 	struct op_done_in done = { .order = order->order };
 	struct memctl_lease *l;
+	int r = 0;
 
 	pthread_mutex_lock(&m->leases_lock);
 	l = lease_find(m, order->lease);
-	if (l && runs_valid(l, &order->runs)) {
-		if (!strcmp(order->kind, "zap"))
-			zap(l, &order->runs);
-		else if (!strcmp(order->kind, "present"))
-			look(m, l, &order->runs, done.bits);
-	}
+	if (l && runs_valid(l, &order->runs))
+		r = act(l, order, &done);
 	pthread_mutex_unlock(&m->leases_lock);
-	call_oneway(m, OP_done, &done);
+	if (r != SHARE_UNFINISHED)
+		call_oneway(m, OP_done, &done);
 }
 
 /* 0: carried out; -errno: this is no order, the connection is of no use. */
@@ -147,12 +203,11 @@ static int take_order(struct memctl *m, const struct wire_message *wire)
 	return r;
 }
 
-int memctl_dispatch(struct memctl *m, struct memctl_error *e)
+/* Under `dispatch`. */
+static int dispatch(struct memctl *m, struct memctl_error *e)
 {
 	int done = 0, r;
 
-	if (m->orders_fd < 0)
-		return 0;
 	for (;;) {
 		struct wire_message wire = WIRE_MESSAGE_NULL;
 
@@ -177,6 +232,29 @@ int memctl_dispatch(struct memctl *m, struct memctl_error *e)
 		return done;
 	return fail(e, -ENOTCONN, ERROR_UNREACHABLE,
 		"memctld is gone: accesses to pages that are not resident wait until it is back");
+}
+
+int memctl_dispatch(struct memctl *m, struct memctl_error *e)
+{
+	int r;
+
+	if (m->orders_fd < 0)
+		return 0;
+	pthread_mutex_lock(&m->dispatch);
+	r = dispatch(m, e);
+	pthread_mutex_unlock(&m->dispatch);
+	return r;
+}
+
+int orders_try(struct memctl *m)
+{
+	int r;
+
+	if (pthread_mutex_trylock(&m->dispatch))
+		return -EBUSY;
+	r = dispatch(m, NULL);
+	pthread_mutex_unlock(&m->dispatch);
+	return r;
 }
 
 static void *help(void *userdata)
@@ -226,10 +304,19 @@ int memctl_helper_start(struct memctl *m, struct memctl_error *e)
 		return fail(e, r, ERROR_SYSTEM, "cannot start the helper thread: %s", strerror(-r));
 	}
 	m->helper_runs = true;
+	/* somebody carries orders out from now on; if nothing can be shared, nothing is */
+	(void)memctl_share(m, NULL);
 	return 0;
 }
 
 void memctl_helper_stop(struct memctl *m)
+{
+	/* a guest thread that waits for an order to be carried out would wait for ever */
+	if (m->pool_fd < 0)
+		orders_end_helper(m);
+}
+
+void orders_end_helper(struct memctl *m)
 {
 	uint64_t one = 1;
 

@@ -11,7 +11,8 @@
 	X(size_bytes, size) X(leased_bytes, leased) X(resident_bytes, resident) X(compressed_bytes, compressed) \
 	X(stored_bytes, stored) X(swapped_bytes, swapped) X(zero_bytes, zero) X(pinned_bytes, pinned) \
 	X(charged_bytes, charged) X(faults_zero, faults_zero) X(faults_compressed, faults_compressed) \
-	X(faults_swapped, faults_swapped) X(evicted_pages, evicted_pages)
+	X(faults_swapped, faults_swapped) X(evicted_pages, evicted_pages) X(shared_bytes, shared) \
+	X(saved_bytes, saved)
 
 /* The decoder wants a struct whose members are exactly the fields, in their order. */
 struct numbers {

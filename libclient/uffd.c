@@ -91,6 +91,82 @@ int faults_register(int fd, void *address, uint64_t length, struct memctl_error 
 	return 0;
 }
 
+int faults_register_missing(int fd, void *address, uint64_t length)
+{
+	struct uffdio_register reg = {
+		.range = { .start = (uintptr_t)address, .len = length },
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+
+	return ioctl(fd, UFFDIO_REGISTER, &reg) < 0 ? -errno : 0;
+}
+
+static int protect(int fd, uintptr_t start, uint64_t length)
+{
+	struct uffdio_writeprotect wp = {
+		.range = { .start = start, .len = length },
+		.mode = UFFDIO_WRITEPROTECT_MODE_WP,
+	};
+
+	while (ioctl(fd, UFFDIO_WRITEPROTECT, &wp) < 0)
+		if (errno != EAGAIN)
+			return -errno;
+	return 0;
+}
+
+int faults_protect(int fd, void *address, uint64_t length)
+{
+	int r = protect(fd, (uintptr_t)address, length);
+
+	/* Linux 6.1 refuses a range that two mappings lie in, and has done nothing. */
+	if (r != -ENOENT)
+		return r;
+	r = 0;
+	for (uint64_t at = 0; !r && at < length; at += PAGE_SIZE)
+		r = protect(fd, (uintptr_t)address + at, PAGE_SIZE);
+	return r;
+}
+
+int faults_copy(int fd, void *to, const void *from, uint64_t length, uint64_t *ret_done)
+{
+	*ret_done = 0;
+	while (*ret_done < length) {
+		struct uffdio_copy copy = {
+			.dst = (uintptr_t)to + *ret_done,
+			.src = (uintptr_t)from + *ret_done,
+			.len = length - *ret_done,
+		};
+
+		if (!ioctl(fd, UFFDIO_COPY, &copy))
+			*ret_done = length;
+		else if (copy.copy > 0)		/* some were copied: what was in the way says so next */
+			*ret_done += (uint64_t)copy.copy;
+		else if (errno != EAGAIN)
+			return -errno;
+	}
+	return 0;
+}
+
+void faults_continue(int fd, void *address, uint64_t length)
+{
+	uint64_t done = 0;
+
+	while (done < length) {
+		struct uffdio_continue more = {
+			.range = { .start = (uintptr_t)address + done, .len = length - done },
+		};
+
+		if (!ioctl(fd, UFFDIO_CONTINUE, &more))
+			return;
+		if (more.mapped > 0)
+			done += (uint64_t)more.mapped;
+		else if (errno == EEXIST)	/* the guest was first */
+			done += PAGE_SIZE;
+		else
+			return;
+	}
+}
+
 void faults_wake(int fd, const void *address, uint64_t length)
 {
 	struct uffdio_range range = { .start = (uintptr_t)address, .len = length };

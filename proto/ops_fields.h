@@ -101,6 +101,20 @@
 #define OP_audit_OUT(F) F(flag, ok) F(json, audit)
 #define OP_audit_FDS_IN 0
 #define OP_audit_FDS_OUT 0
+#define OP_share_groups_IN(F)
+#define OP_share_groups_OUT(F) F(json, groups)
+#define OP_share_groups_FDS_IN 0
+#define OP_share_groups_FDS_OUT 0
+/* vm "": all */
+#define OP_share_top_IN(F) F(opt_str, vm)
+#define OP_share_top_OUT(F) F(json, pairs)
+#define OP_share_top_FDS_IN 0
+#define OP_share_top_FDS_OUT 0
+/* vm "": all */
+#define OP_scan_vm_IN(F) F(opt_str, vm)
+#define OP_scan_vm_OUT(F) F(u64, vms)
+#define OP_scan_vm_FDS_IN 0
+#define OP_scan_vm_FDS_OUT 0
 #define OP_show_config_IN(F)
 #define OP_show_config_OUT(F) F(json, settings)
 #define OP_show_config_FDS_IN 0

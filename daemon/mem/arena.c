@@ -21,7 +21,7 @@
 
 /* Room for the maps of guests far beyond the arena; addresses cost nothing until they are used.  Halved when
  * the process may not have so many. */
-#define WINDOW_BYTES	 (256ull << 30)
+#define WINDOW_BYTES	 (1ull << 40)
 #define WINDOW_BYTES_MIN (4ull << 30)
 #define GUARD_BYTES	 PAGE_SIZE
 
@@ -53,10 +53,13 @@ struct arena {
 };
 
 /* memfds are born open to everybody who can reach them through /proc.  A lease stays so, because its client
- * holds it anyway (and QEMU reopens it); all others are for us alone. */
+ * holds it anyway (and QEMU reopens it); all others are for us alone.  A pool's members have a descriptor that can only
+ * read: with this mode none of them can make another of it, unless it is of our own uid, or root. */
 static int seal(int fd, enum segment_kind kind)
 {
-	if (kind != SEGMENT_LEASE && fchmod(fd, 0600) < 0)
+	mode_t mode = kind == SEGMENT_POOL && !inject.twin_pool_writable ? 0400 : 0600;
+
+	if (kind != SEGMENT_LEASE && fchmod(fd, mode) < 0)
 		return -errno;
 	return fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0 ? -errno : 0;
 }
@@ -336,7 +339,7 @@ void account_wait(struct account *acc, uint64_t timeout_ns)
 /* ---- segments ---- */
 
 static const char *const segment_names[] = {
-	[SEGMENT_LEASE] = "memctl-lease", [SEGMENT_PAGE_MAP] = "memctl-page-map",
+	[SEGMENT_LEASE] = "memctl-lease", [SEGMENT_POOL] = "memctl-pool", [SEGMENT_PAGE_MAP] = "memctl-page-map",
 	[SEGMENT_CACHE] = "memctl-cache", [SEGMENT_SWAP_MAP] = "memctl-swap-map",
 };
 

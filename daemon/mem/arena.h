@@ -27,8 +27,9 @@
 
 enum segment_kind {
 	SEGMENT_LEASE,		/* guest pages; a client holds it too */
-	SEGMENT_PAGE_MAP,	/* words of a lease */
-	SEGMENT_CACHE,		/* compressed pages of a VM */
+	SEGMENT_POOL,		/* shared pages; clients have descriptors that can only read */
+	SEGMENT_PAGE_MAP,	/* words of a lease, or of a pool */
+	SEGMENT_CACHE,		/* compressed pages of a VM or a pool */
 	SEGMENT_SWAP_MAP,	/* checksums and slots in use of a VM's swap file */
 };
 

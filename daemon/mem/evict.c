@@ -15,7 +15,8 @@
  * cost the next write a second event; and before the unlock, because later it could strip the protection of the
  * next eviction of the same page.
  *
- * After a punch SEEK_DATA must say hole.  A large folio that somebody references is zeroed and *kept* by the kernel,
+ * After a punch SEEK_DATA must say hole (or mincore, for many pages at once: what it does not see is what the host swapped out, and
+ * a punch does not leave that).  A large folio that somebody references is zeroed and *kept* by the kernel,
  * which reports success; then the content is written back into the page that is still there, and the page is
  * called resident, not evicted.
  *
@@ -25,14 +26,17 @@
  * alone).  A zero page is dropped: it costs neither cache nor disk. */
 #include "mem/vm_impl.h"
 
-#include "mem/checksum.h"
 #include "mem/inject.h"
 #include "mem/uffd.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
+
+#define FEW_SPANS  2u		/* more are worth a call that spans them all */
+#define SPREAD_MAX 4096u	/* if they are no farther apart than this */
 
 /* Neighbouring pages of a batch: [from, from + count) of its arrays. */
 struct span {
@@ -55,11 +59,6 @@ static bool next_span(const struct batch *b, uint64_t mask, unsigned at, struct 
 
 #define foreach_span(s, b, mask) for (struct span s = { 0, 0 }; next_span(b, mask, s.from + s.count, &s);)
 
-static uint64_t full_mask(unsigned count)
-{
-	return count == 64 ? UINT64_MAX : (1ull << count) - 1;
-}
-
 static uint64_t span_mask(struct span s)
 {
 	return full_mask(s.count) << s.from;
@@ -68,7 +67,7 @@ static uint64_t span_mask(struct span s)
 /* Older kernels want each call inside one mapping: then page by page says which refuse.  A page that is not registered,
  * or not mapped, any more counts as protected: its client broke the contract of memctl.h, so a write of it from now on
  * is its own loss; if that made pages unevictable, one munmap would keep them for ever. */
-static uint64_t protect(struct lease *l, const struct batch *b)
+uint64_t batch_protect(struct lease *l, const struct batch *b)
 {
 	uint64_t ok = 0, all = full_mask(b->count);
 
@@ -91,7 +90,7 @@ static uint64_t protect(struct lease *l, const struct batch *b)
 	return ok;
 }
 
-static void unprotect(struct lease *l, const struct batch *b, uint64_t mask)
+void batch_unprotect(struct lease *l, const struct batch *b, uint64_t mask)
 {
 	if (inject.twin_no_protect)
 		return;
@@ -103,7 +102,7 @@ static void unprotect(struct lease *l, const struct batch *b, uint64_t mask)
 	}
 }
 
-static uint64_t copy_out(struct lease *l, const struct batch *b, uint8_t *buf, uint64_t mask)
+uint64_t batch_copy_out(struct lease *l, const struct batch *b, uint8_t *buf, uint64_t mask)
 {
 	uint64_t ok = 0;
 
@@ -126,65 +125,9 @@ static uint64_t copy_out(struct lease *l, const struct batch *b, uint8_t *buf, u
 	return ok;
 }
 
-static bool all_zero(const uint8_t *page)
+bool page_is_zero(const uint8_t *page)
 {
 	return page[0] == 0 && memcmp(page, page + 1, PAGE_SIZE - 1) == 0;
-}
-
-/* Into the cache.  false: it does not compress, or there is no room. */
-static bool to_cache(struct lease *l, struct bench *b, uint64_t page, const uint8_t *content, uint64_t *ret_word)
-{
-	struct vm *vm = l->vm;
-	int level = atomic_load_explicit(&vm->settings->zstd_level, memory_order_relaxed);
-	uint8_t out[CACHE_OBJECT_MAX];
-	struct cache_object header = { .page = (uint32_t)page, .lease = (uint16_t)l->id };
-	uint64_t ref;
-	size_t n;
-
-	if (!atomic_load_explicit(&vm->settings->zip_max_pct, memory_order_relaxed))
-		return false;
-	n = codec_compress(b->codec, level, content, out, sizeof out);
-	if (!n)
-		return false;
-	header.length = (uint16_t)n;
-	header.checksum = checksum_page(content);
-	if (cache_put(vm->cache, &header, out, &ref) < 0)
-		return false;
-	*ret_word = word_make(PAGE_COMPRESSED, ref);
-	return true;
-}
-
-/* Neighbouring slots for the pages of `mask`, one write each time; the bits of those that are on disk. */
-static uint64_t to_swap(struct lease *l, uint8_t *buf, uint64_t mask, uint64_t *words)
-{
-	struct vm *vm = l->vm;
-	uint64_t ok = 0;
-
-	while (mask) {
-		struct iovec v[RUN_MAX];
-		unsigned index[RUN_MAX], want = (unsigned)__builtin_popcountll(mask), got;
-		uint64_t first;
-
-		got = swap_alloc(vm->swap, want, &first);
-		if (!got)
-			break;
-		for (unsigned i = 0; i < got; i++) {
-			index[i] = (unsigned)__builtin_ctzll(mask);
-			mask &= mask - 1;
-			v[i] = (struct iovec){ buf + index[i] * PAGE_SIZE, PAGE_SIZE };
-		}
-		if (swap_write(vm->swap, first, v, got) < 0) {
-			swap_release(vm->swap, first, got);
-			COUNT(vm, swap_write_errors, 1);
-			break;
-		}
-		for (unsigned i = 0; i < got; i++) {
-			words[index[i]] = word_make(PAGE_SWAPPED, first + i);
-			ok |= 1ull << index[i];
-		}
-		COUNT(vm, swap_out_pages, got);
-	}
-	return ok;
 }
 
 static bool is_hole(int fd, uint64_t page, unsigned count)
@@ -194,17 +137,48 @@ static bool is_hole(int fd, uint64_t page, unsigned count)
 	return data < 0 ? errno == ENXIO : (uint64_t)data >= (page + count) * PAGE_SIZE;
 }
 
-/* Punch and verify; the bits of those that are holes now.  `buf`: what was in them, NULL if it does not matter. */
-static uint64_t punch(struct lease *l, const struct batch *b, uint64_t mask, const uint8_t *buf)
+/* How many spans, until it does not matter. */
+static unsigned spans_of(const struct batch *b, uint64_t mask)
 {
+	unsigned n = 0;
+
+	foreach_span(s, b, mask)
+		if (++n > FEW_SPANS)
+			break;
+	return n;
+}
+
+/* The pages from the first to the last of the batch that are in the memfd's page cache; false if they are too far apart.  A
+ * page that a punch leaves behind is there. */
+static bool still_there(struct lease *l, const struct batch *b, uint64_t *ret)
+{
+	uint64_t first = b->page[0], pages = b->page[b->count - 1] + 1 - first;
+	unsigned char in[SPREAD_MAX];
+
+	if (pages > SPREAD_MAX || mincore(l->own + first * PAGE_SIZE, pages * PAGE_SIZE, in) < 0)
+		return false;
+	*ret = 0;
+	for (unsigned i = 0; i < b->count; i++)
+		*ret |= (uint64_t)(in[b->page[i] - first] & 1) << i;
+	return true;
+}
+
+uint64_t batch_punch(struct lease *l, const struct batch *b, uint64_t mask, const uint8_t *buf)
+{
+	bool many = spans_of(b, mask) > FEW_SPANS;
 	int fd = l->memory->fd;
-	uint64_t ok = 0;
+	uint64_t ok = 0, there;
 
-	foreach_span(s, b, mask) {
-		uint64_t at = b->page[s.from] * PAGE_SIZE;
-
-		/* what it really did is read from the file, also after an error */
-		(void)fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)at, (off_t)(s.count * PAGE_SIZE));
+	/* Our own page tables at once: each punch would have to tell all processors that threads of ours run on. */
+	if (many && b->page[b->count - 1] - b->page[0] < SPREAD_MAX)
+		madvise(l->own + b->page[0] * PAGE_SIZE, (b->page[b->count - 1] + 1 - b->page[0]) * PAGE_SIZE, MADV_DONTNEED);
+	/* what it really did is looked up afterwards, also after an error */
+	foreach_span(s, b, mask)
+		(void)fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(b->page[s.from] * PAGE_SIZE),
+			(off_t)(s.count * PAGE_SIZE));
+	if (many && still_there(l, b, &there))
+		ok = mask & ~there;
+	foreach_span(s, b, mask & ~ok) {
 		if (is_hole(fd, b->page[s.from], s.count)) {
 			ok |= span_mask(s);
 			continue;
@@ -223,44 +197,57 @@ static uint64_t punch(struct lease *l, const struct batch *b, uint64_t mask, con
 	return ok;
 }
 
-static void unlock_and_wake(struct lease *l, const struct batch *b, const uint64_t *words)
+void batch_unlock_and_wake(struct lease *l, const struct batch *b, uint64_t mask, const uint64_t *words)
 {
 	for (unsigned i = 0; i < b->count; i++)
-		word_unlock(lease_word(l, b->page[i]), words[i]);
-	foreach_span(s, b, full_mask(b->count))
-		lease_wake(l, b->page[s.from], s.count);
+		if (mask >> i & 1)
+			word_unlock(lease_word(l, b->page[i]), words[i]);
+	/* who waits for a page in between is woken in vain, and faults again */
+	if (spans_of(b, mask) > FEW_SPANS)
+		lease_wake(l, b->page[0], b->page[b->count - 1] + 1 - b->page[0]);
+	else
+		foreach_span(s, b, mask)
+			lease_wake(l, b->page[s.from], s.count);
 }
 
 unsigned evict_batch(struct lease *l, struct bench *bench, struct batch *b)
 {
 	struct vm *vm = l->vm;
-	uint64_t words[RUN_MAX], prot, have, stored = 0, swap = 0, out, zero = 0;
+	uint64_t words[RUN_MAX], all = full_mask(b->count), prot, have, stored = 0, shared = 0, swap = 0, out, zero = 0;
 	unsigned n;
 
-	MOVES_BEGIN(vm);
-	prot = protect(l, b);
-	have = copy_out(l, b, bench->buf, prot);
+	MOVES_BEGIN(&vm->stores);
+	for (unsigned i = 0; i < b->count; i++)
+		if (b->before[i] & WORD_CLEAN) {
+			/* un-protected at the end, whatever becomes of it */
+			share_dirtied(l, b->page[i], false);
+			b->before[i] &= ~WORD_CLEAN;
+		}
+	prot = batch_protect(l, b);
+	have = batch_copy_out(l, b, bench->buf, prot);
 	for (unsigned i = 0; i < b->count; i++) {
 		uint8_t *content = bench->buf + i * PAGE_SIZE;
 
 		words[i] = b->before[i];
 		if (!(have >> i & 1))
 			continue;
-		if (all_zero(content)) {
+		if (page_is_zero(content)) {
 			words[i] = word_make(PAGE_ZERO, 0);
 			zero |= 1ull << i;
-		} else if (to_cache(l, bench, b->page[i], content, &words[i])) {
+		} else if (share_evicted(l, b->page[i], content, &words[i])) {
+			shared |= 1ull << i;
+		} else if (store_compress(&vm->stores, bench->codec, (uint16_t)l->id, b->page[i], content, &words[i])) {
 			stored |= 1ull << i;
 		} else {
 			swap |= 1ull << i;
 		}
 	}
-	swap = to_swap(l, bench->buf, swap, words);
-	out = zero | stored | swap;
+	swap = store_swap(&vm->stores, bench->buf, swap, words);
+	out = zero | shared | stored | swap;
 	for (unsigned i = 0; i < b->count; i++)
 		if (out >> i & 1)
 			word_record(lease_word(l, b->page[i]), words[i] | WORD_MOVING);
-	have = punch(l, b, out, bench->buf);
+	have = batch_punch(l, b, out, bench->buf);
 	for (unsigned i = 0; i < b->count; i++) {
 		if (have >> i & 1) {
 			ledger_move(l, b->page[i], b->before[i], word_state(words[i]));
@@ -271,17 +258,19 @@ unsigned evict_batch(struct lease *l, struct bench *bench, struct batch *b)
 
 			words[i] = b->before[i];
 			word_record(lease_word(l, b->page[i]), words[i]);
-			store_forget(vm, unused);
+			vm_forget(vm, unused);
 		}
 	}
-	unprotect(l, b, prot);
-	unlock_and_wake(l, b, words);
-	MOVES_END(vm);
+	atomic_fetch_add(&vm->cold_pages, (uint64_t)__builtin_popcountll(have & shared));
+	batch_unprotect(l, b, prot);
+	batch_unlock_and_wake(l, b, all, words);
+	MOVES_END(&vm->stores);
 	n = (unsigned)__builtin_popcountll(have);
 	segment_uncharge(l->memory, n);
 	COUNT(vm, evicted_pages, n);
 	COUNT(vm, evicted_zero_pages, (uint64_t)__builtin_popcountll(have & zero));
 	COUNT(vm, compress_pages, (uint64_t)__builtin_popcountll(have & stored));
+	COUNT(vm, share_pages, (uint64_t)__builtin_popcountll(have & shared));
 	return n;
 }
 
@@ -291,27 +280,36 @@ unsigned discard_batch(struct lease *l, struct batch *b)
 	uint64_t words[RUN_MAX], resident = 0, holes;
 	unsigned changed = 0;
 
-	MOVES_BEGIN(vm);
+	MOVES_BEGIN(&vm->stores);
 	for (unsigned i = 0; i < b->count; i++) {
+		if (is_mapped(b->before[i])) {
+			words[i] = b->before[i]; /* it was to be brought home first (share_bring_home), and was not */
+			continue;
+		}
 		words[i] = word_make(PAGE_ZERO, 0) | (b->before[i] & WORD_PIN_MASK);
 		if (word_state(b->before[i]) == PAGE_RESIDENT) {
 			resident |= 1ull << i;
 			word_record(lease_word(l, b->page[i]), words[i] | WORD_MOVING);
 		}
 	}
-	holes = punch(l, b, resident, NULL);
+	holes = batch_punch(l, b, resident, NULL);
 	for (unsigned i = 0; i < b->count; i++) {
+		if (is_mapped(b->before[i]))
+			continue;
 		if ((resident & ~holes) >> i & 1) {
 			words[i] = b->before[i]; /* kept by the kernel, and zero */
+			if (words[i] & WORD_CLEAN)
+				share_dirtied(l, b->page[i], false);
+			words[i] &= ~WORD_CLEAN;
 			continue;
 		}
 		changed += word_state(b->before[i]) != PAGE_ZERO;
 		ledger_move(l, b->page[i], b->before[i], PAGE_ZERO);
 		word_record(lease_word(l, b->page[i]), words[i]);
-		store_forget(vm, b->before[i]);
+		vm_forget(vm, b->before[i]);
 	}
-	unlock_and_wake(l, b, words);
-	MOVES_END(vm);
+	batch_unlock_and_wake(l, b, full_mask(b->count), words);
+	MOVES_END(&vm->stores);
 	segment_uncharge(l->memory, (uint64_t)__builtin_popcountll(holes));
 	COUNT(vm, discarded_pages, changed);
 	return changed;

@@ -8,9 +8,11 @@
  *	MISSING	busy		drop: whoever clears busy wakes, and the access faults again
  *	MISSING	RESIDENT	the client punched it out itself (or the event is late): zero page unless there is one
  *	MISSING	ZERO ...	charge a frame, lock, fill
+ *	MISSING	mapped		the pool's frame was taken: bring it back for all who share it (share.c)
  *	MISSING	LOST		poison again
  *	WP	busy		drop: un-protecting now would take the protection from under an eviction
- *	WP	else		lock, un-protect, unlock: a marker that outlived its eviction
+ *	WP	SHARED, mapped	break (share.c)
+ *	WP	else		lock, un-protect, unlock: a clean page is written to, or a marker outlived its eviction
  *
  * A fault waits for memory only when the arena is truly empty, and before it locks its word, so that the page can
  * meanwhile be audited, written back or discarded.  Nothing here allocates, logs, or waits for another VM's disk.
@@ -23,8 +25,10 @@
 #include "mem/uffd.h"
 
 #include <errno.h>
+#include <time.h>
 
-#define WAIT_NS (20 * NS_PER_MS)
+#define WAIT_NS	      (20 * NS_PER_MS)
+#define BREAK_WAIT_NS (1 * NS_PER_S)
 
 static unsigned stream_window(struct lease *l, uint64_t page, struct stream **ret)
 {
@@ -53,7 +57,7 @@ static unsigned stream_window(struct lease *l, uint64_t page, struct stream **re
 /* Whether page `to` can join a run that began with word `first`, `n` pages before. */
 static bool joins(uint64_t first, uint64_t w, unsigned n)
 {
-	if ((w & WORD_BUSY) || word_state(w) != word_state(first))
+	if ((w & WORD_BUSY) || word_state(w) != word_state(first) || is_mapped(w))
 		return false;
 	return word_state(w) != PAGE_SWAPPED || word_ref(w) == word_ref(first) + n;
 }
@@ -79,7 +83,32 @@ static int charge_or_wait(struct lease *l)
 
 static bool needs_frame(uint64_t w)
 {
-	return word_state(w) != PAGE_RESIDENT && word_state(w) != PAGE_LOST;
+	return word_state(w) != PAGE_RESIDENT && word_state(w) != PAGE_LOST && !is_mapped(w);
+}
+
+/* A frame of the pool for the entry that `w` maps, if it has none now. */
+static int charge_pool_or_wait(struct lease *l, uint64_t w, bool *ret_charged)
+{
+	struct pool *pool = atomic_load(&l->vm->pool);
+
+	*ret_charged = false;
+	while (pool_needs_frame(pool, word_ref(w))) {
+		if (pool_charge(pool) == 0) {
+			*ret_charged = true;
+			return 0;
+		}
+		if (atomic_load(&l->fault_stop))
+			return -ESHUTDOWN;
+		arena_poke(l->vm->arena);
+		account_wait(&l->vm->account, WAIT_NS);
+	}
+	return 0;
+}
+
+/* Whether the page still maps the entry that it did when frames were charged for it. */
+static bool maps_same(uint64_t seen, uint64_t w)
+{
+	return is_mapped(w) && word_state(w) == word_state(seen) && word_ref(w) == word_ref(seen);
 }
 
 /* The access waits until whoever has the page is done with it.  For the measurement only: nobody is woken by it. */
@@ -103,6 +132,34 @@ static void note_wait(struct lease *l, uint64_t page, uint64_t began_ns)
 	pthread_mutex_unlock(&l->ledger_lock);
 }
 
+static void missing_in_pool(struct lease *l, struct bench *b, uint64_t page, uint64_t seen, uint64_t began_ns)
+{
+	struct vm *vm = l->vm;
+	uint64_t before;
+	bool charged;
+
+	if (charge_pool_or_wait(l, seen, &charged) < 0)
+		return;
+	if (!word_lock(lease_word(l, page), &before)) {
+		if (charged)
+			pool_uncharge(atomic_load(&vm->pool));
+		note_wait(l, page, began_ns);
+		return;
+	}
+	if (!maps_same(seen, before)) {
+		word_unlock(lease_word(l, page), before);
+		if (charged)
+			pool_uncharge(atomic_load(&vm->pool));
+		lease_wake(l, page, 1);
+		return;
+	}
+	COUNT(vm, faults_shared, 1);
+	share_fill(l, b, page, before, charged);
+	began_ns = now_ns() - began_ns;
+	histogram_add(&vm->latency[FAULT_SHARED], began_ns);
+	COUNT(vm, stall_ns, began_ns);
+}
+
 static void missing(struct lease *l, struct bench *b, uint64_t page, uint64_t began_ns)
 {
 	struct vm *vm = l->vm;
@@ -120,6 +177,10 @@ static void missing(struct lease *l, struct bench *b, uint64_t page, uint64_t be
 		account_wait(&vm->account, WAIT_NS);
 	}
 	before[0] = atomic_load_explicit(lease_word(l, page), memory_order_acquire);
+	if (is_mapped(before[0]) && !(before[0] & WORD_BUSY)) {
+		missing_in_pool(l, b, page, before[0], began_ns);
+		return;
+	}
 	charged = !(before[0] & WORD_BUSY) && needs_frame(before[0]);
 	if (charged && charge_or_wait(l) < 0)
 		return;
@@ -129,7 +190,7 @@ static void missing(struct lease *l, struct bench *b, uint64_t page, uint64_t be
 		note_wait(l, page, began_ns);
 		return;
 	}
-	if (needs_frame(before[0]) != charged) {
+	if (needs_frame(before[0]) != charged || is_mapped(before[0])) {
 		/* it was evicted, filled or discarded in between: let the access come again */
 		word_unlock(lease_word(l, page), before[0]);
 		segment_uncharge(l->memory, charged);
@@ -156,6 +217,10 @@ static void missing(struct lease *l, struct bench *b, uint64_t page, uint64_t be
 	case PAGE_SWAPPED:
 		cause = FAULT_SWAPPED;
 		COUNT(vm, faults_swapped, 1);
+		break;
+	case PAGE_SHARED:
+		cause = FAULT_SHARED;
+		COUNT(vm, faults_shared, 1);
 		break;
 	default:
 		cause = FAULT_ZERO;
@@ -189,7 +254,46 @@ static void missing(struct lease *l, struct bench *b, uint64_t page, uint64_t be
 	COUNT(vm, stall_ns, began_ns);
 }
 
-static void protected_write(struct lease *l, uint64_t page, uint64_t began_ns)
+/* The first write to a shared page.  Its frames are charged before the word is locked, like any other's. */
+static void break_page(struct lease *l, struct bench *b, uint64_t page, uint64_t seen, uint64_t began_ns)
+{
+	static const struct timespec pause = { .tv_nsec = 1000000 };
+	struct vm *vm = l->vm;
+	uint64_t before;
+	bool pool_charged;
+
+	/* What is not home yet can only be had from the client: it waits for its own library.  But not for ever, because
+	 * the thread that writes may be the one that would answer. */
+	if (!share_may_break(l)) {
+		COUNT(vm, break_waits, 1);
+		while (!share_may_break(l) && now_ns() - began_ns < BREAK_WAIT_NS && !atomic_load(&l->fault_stop))
+			nanosleep(&pause, NULL);
+	}
+	if (charge_or_wait(l) < 0)
+		return;
+	if (charge_pool_or_wait(l, seen, &pool_charged) < 0) {
+		segment_uncharge(l->memory, 1);
+		return;
+	}
+	if (word_lock(lease_word(l, page), &before)) {
+		if (maps_same(seen, before)) {
+			share_break(l, b, page, before, pool_charged);
+			began_ns = now_ns() - began_ns;
+			histogram_add(&vm->latency[FAULT_BREAK], began_ns);
+			COUNT(vm, stall_ns, began_ns);
+			return;
+		}
+		word_unlock(lease_word(l, page), before);
+		lease_wake(l, page, 1);
+	} else {
+		note_wait(l, page, began_ns);
+	}
+	segment_uncharge(l->memory, 1);
+	if (pool_charged)
+		pool_uncharge(atomic_load(&vm->pool));
+}
+
+static void protected_write(struct lease *l, struct bench *b, uint64_t page, uint64_t began_ns)
 {
 	struct vm *vm = l->vm;
 	uint64_t before;
@@ -197,11 +301,22 @@ static void protected_write(struct lease *l, uint64_t page, uint64_t began_ns)
 	COUNT(vm, faults_protected, 1);
 	if (page_map_touch(&l->map, page) < 0)
 		return;
+	before = atomic_load_explicit(lease_word(l, page), memory_order_acquire);
+	if (word_state(before) == PAGE_SHARED && is_mapped(before) && !(before & WORD_BUSY)) {
+		break_page(l, b, page, before, began_ns);
+		return;
+	}
 	if (!word_lock(lease_word(l, page), &before)) {
 		note_wait(l, page, began_ns);
 		return;
 	}
-	uffd_unprotect(l->uffd, lease_client_address(l, page), PAGE_SIZE);
+	if (before & WORD_CLEAN) {
+		share_dirtied(l, page, true);
+		before &= ~WORD_CLEAN;
+	}
+	/* it was shared since we looked: the access comes again */
+	if (word_state(before) != PAGE_SHARED || !is_mapped(before))
+		uffd_unprotect(l->uffd, lease_client_address(l, page), PAGE_SIZE);
 	word_unlock(lease_word(l, page), before);
 	lease_wake(l, page, 1);
 	histogram_add(&vm->latency[FAULT_PROTECTED], now_ns() - began_ns);
@@ -232,7 +347,7 @@ void *fault_main(void *arg)
 		if (f.missing)
 			missing(l, &b, page, began_ns);
 		else
-			protected_write(l, page, began_ns);
+			protected_write(l, &b, page, began_ns);
 	}
 	bench_fini(&b);
 	atomic_store(&l->fault_ended, true);

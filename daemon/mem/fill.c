@@ -27,44 +27,12 @@
  * write protection, and on a page that an eviction has just protected that would lose a write. */
 #include "mem/vm_impl.h"
 
-#include "mem/checksum.h"
-#include "mem/inject.h"
 #include "mem/uffd.h"
 
 #include <errno.h>
 #include <sched.h>
 #include <sys/mman.h>
 #include <time.h>
-
-#define READ_TRIES 10u
-
-int bench_init(struct bench *b)
-{
-	void *m = mmap(NULL, RUN_MAX * PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-	int r;
-
-	*b = (struct bench){ 0 };
-	if (m == MAP_FAILED)
-		return -errno;
-	b->buf = m;
-	madvise(m, RUN_MAX * PAGE_SIZE, MADV_DONTDUMP);
-	/* best effort: RLIMIT_MEMLOCK may be small; the unit raises it */
-	(void)mlock(m, RUN_MAX * PAGE_SIZE);
-	direct_init(&b->direct);
-	r = codec_new(&b->codec);
-	if (r < 0)
-		bench_fini(b);
-	return r;
-}
-
-void bench_fini(struct bench *b)
-{
-	if (b->buf)
-		munmap(b->buf, RUN_MAX * PAGE_SIZE);
-	codec_free(b->codec);
-	direct_fini(&b->direct);
-	*b = (struct bench){ 0 };
-}
 
 int own_map(struct lease *l)
 {
@@ -98,48 +66,13 @@ static void lose(struct lease *l, uint64_t page, uint64_t before, const char *wh
 
 	ledger_move(l, page, before, PAGE_LOST);
 	word_unlock(lease_word(l, page), word_make(PAGE_LOST, 0) | (before & WORD_PIN_MASK));
-	store_forget(vm, before);
+	vm_forget(vm, before);
 	vm_set_trouble(vm, false, "guest page %#llx is lost (%s); whoever touches it %s",
 		(unsigned long long)(l->gpa + page * PAGE_SIZE), why,
 		cannot ? "waits: this kernel cannot poison pages" : "gets a machine check (SIGBUS)");
 	/* whoever waits must try again to get its machine check; where there is none it goes on waiting */
 	if (!cannot)
 		lease_wake(l, page, 1);
-}
-
-static int from_cache(struct lease *l, struct bench *b, uint64_t page, uint64_t before, void *to)
-{
-	const struct cache_object *o = cache_look(l->vm->cache, word_ref(before));
-	int r;
-
-	if (o->page != (uint32_t)page || o->lease != l->id || o->length > CACHE_OBJECT_MAX)
-		return -EBADMSG;
-	r = codec_decompress(b->codec, o->data, o->length, to);
-	if (r == 0 && inject.cache_corrupt)
-		*(uint8_t *)to ^= 1;
-	if (r == 0 && checksum_page(to) != o->checksum)
-		r = -EBADMSG;
-	return r;
-}
-
-/* A slot that a guest waits for.  An error may pass (a path that fails over, memory of the kernel): the page is given
- * up only after a second of them, or when what was read is wrong twice. */
-static int read_slot(struct lease *l, struct bench *b, uint64_t slot, bool guest_waits)
-{
-	static const struct timespec pause = { .tv_nsec = 100000000 };
-	unsigned spin_us = guest_waits ? atomic_load_explicit(&l->vm->settings->swap_spin_us, memory_order_relaxed) : 0;
-	int r = swap_read(l->vm->swap, slot, 1, b->buf, &b->direct, spin_us);
-
-	for (unsigned tries = 0; r < 0 && guest_waits && tries < READ_TRIES && !atomic_load(&l->fault_stop); tries++) {
-		if (r == -EBADMSG)
-			return swap_read(l->vm->swap, slot, 1, b->buf, NULL, 0);
-		COUNT(l->vm, swap_read_errors, 1);
-		nanosleep(&pause, NULL);
-		r = swap_read(l->vm->swap, slot, 1, b->buf, NULL, 0);
-		if (r == -ENOMEM || r == -EAGAIN)
-			tries = 0;
-	}
-	return r;
 }
 
 /* Content of the pages into b->buf.  How many pages from the first on are there; *ret_error says why it stopped. */
@@ -149,27 +82,26 @@ static unsigned fetch(struct lease *l, struct bench *b, uint64_t page, unsigned 
 	struct vm *vm = l->vm;
 	int r = 0;
 
-	switch (word_state(before[0])) {
-	case PAGE_COMPRESSED:
-		for (unsigned i = 0; i < count; i++) {
-			r = from_cache(l, b, page + i, before[i], b->buf + i * PAGE_SIZE);
-			if (r < 0) {
-				*ret_error = r;
-				return i;
-			}
-		}
+	if (word_state(before[0]) == PAGE_ZERO)
 		return count;
-	case PAGE_SWAPPED:
-		if (count > 1 && swap_read(vm->swap, word_ref(before[0]), count, b->buf, NULL, 0) == 0)
+	if (word_state(before[0]) == PAGE_SWAPPED) {
+		if (count > 1 && swap_read(vm->stores.swap, word_ref(before[0]), count, b->buf, NULL, 0) == 0)
 			return count;
 		/* one page by itself says which it is */
 		count = 1;
-		r = read_slot(l, b, word_ref(before[0]), guest_waits);
-		*ret_error = r;
-		return r < 0 ? 0 : count;
-	default:
-		return count;
 	}
+	for (unsigned i = 0; i < count; i++) {
+		uint8_t *to = b->buf + i * PAGE_SIZE;
+
+		r = word_state(before[i]) == PAGE_SHARED
+			? pool_read(atomic_load(&vm->pool), b, word_ref(before[i]), to, guest_waits)
+			: store_read(&vm->stores, b, (uint16_t)l->id, page + i, before[i], to, guest_waits, &l->fault_stop);
+		if (r < 0) {
+			*ret_error = r;
+			return i;
+		}
+	}
+	return count;
 }
 
 /* How many pages are in place: all, or fewer if the lease ends meanwhile.  Pages of the run that the memfd had already
@@ -222,13 +154,13 @@ static void settle_run(struct lease *l, uint64_t page, unsigned count, const uin
 		if (from != PAGE_ZERO)
 			now |= 1ull << WORD_USE_SHIFT;
 		word_record(lease_word(l, page + i), now);
-		store_forget(l->vm, before[i]);
+		vm_forget(l->vm, before[i]);
 	}
 	if (from == PAGE_SWAPPED)
 		COUNT(l->vm, swap_in_pages, count);
 	if (from != PAGE_ZERO)
 		COUNT(l->vm, refault_pages, count);
-	MOVES_END(l->vm);
+	MOVES_END(&l->vm->stores);
 	if (count > 1 || from == PAGE_SWAPPED)
 		uffd_continue(l->uffd, lease_client_address(l, page), count * PAGE_SIZE, &mapped);
 	for (unsigned i = 0; i < count; i++) {
@@ -247,12 +179,11 @@ static void settle_rest(struct lease *l, uint64_t page, unsigned have, unsigned 
 	bool guest_waits, int error)
 {
 	if (error)
-		COUNT(l->vm, swap_read_errors, error != -EBADMSG);
-	if (error == -EBADMSG)
-		COUNT(l->vm, checksum_errors, 1);
+		atomic_fetch_add(error == -EBADMSG ? &l->vm->stores.checksum_errors : &l->vm->stores.swap_read_errors, 1);
 	for (unsigned i = have; i < count; i++) {
 		if (i == 0 && error && guest_waits && !atomic_load(&l->fault_stop)) {
-			lose(l, page, before[0], word_state(before[0]) == PAGE_SWAPPED ? "swap file" : "compression cache");
+			lose(l, page, before[0], word_state(before[0]) == PAGE_SWAPPED ? "swap file" :
+				word_state(before[0]) == PAGE_SHARED ? "pool" : "compression cache");
 		} else {
 			word_unlock(lease_word(l, page + i), before[i]);
 			lease_wake(l, page + i, 1);
@@ -269,7 +200,7 @@ unsigned fill_run(struct lease *l, struct bench *b, uint64_t page, unsigned coun
 	unsigned have;
 	int error = 0;
 
-	MOVES_BEGIN(vm);
+	MOVES_BEGIN(&vm->stores);
 	for (unsigned i = 0; i < count; i++)
 		word_record(lease_word(l, page + i), before[i] | WORD_MOVING);
 	have = fetch(l, b, page, count, before, guest_waits, &error);
@@ -285,7 +216,7 @@ unsigned fill_run(struct lease *l, struct bench *b, uint64_t page, unsigned coun
 	if (have)
 		settle_run(l, page, have, before, guest_waits);
 	else
-		MOVES_END(vm);
+		MOVES_END(&vm->stores);
 	return have;
 }
 
@@ -298,6 +229,11 @@ void fill_discarded(struct lease *l, uint64_t page, uint64_t before)
 	put_frames(l, NULL, page, 1, true, &foreign);
 	if (!foreign)
 		COUNT(l->vm, faults_discarded, 1);
+	if (before & WORD_CLEAN) {
+		/* what was hashed is not there any more; the marker costs the next write an event, and no more */
+		share_dirtied(l, page, true);
+		before &= ~WORD_CLEAN;
+	}
 	word_unlock(lease_word(l, page), before);
 	lease_wake(l, page, 1);
 }

@@ -15,6 +15,16 @@ static int apply(const char *word)
 		inject.twin_no_protect = true;
 	else if (!strcmp(word, "no_punch"))
 		inject.twin_no_punch = true;
+	else if (!strcmp(word, "pool_writable"))
+		inject.twin_pool_writable = true;
+	else if (!strcmp(word, "share_unprotected"))
+		inject.twin_share_unprotected = true;
+	else if (!strcmp(word, "share_unverified"))
+		inject.twin_share_unverified = true;
+	else if (!strcmp(word, "home_from_pool"))
+		inject.twin_home_from_pool = true;
+	else if (!strcmp(word, "break_unheld"))
+		inject.twin_break_unheld = true;
 	else if (!strcmp(word, "swap_write:EIO"))
 		inject.swap_write_errno = EIO;
 	else if (!strcmp(word, "swap_write:ENOSPC"))

@@ -50,6 +50,10 @@ uint64_t ledger_move(struct lease *l, uint64_t page, uint64_t before, enum page_
 	l->count[to]++;
 	if (from == PAGE_RESIDENT)
 		l->epoch_pages[word_ref(before) % EPOCHS]--;
+	if (from == PAGE_RESIDENT && (before & WORD_CLEAN))
+		atomic_fetch_sub(&vm->clean_pages, 1);
+	if (from == PAGE_SHARED && !(before & WORD_MAPPED))
+		atomic_fetch_sub(&vm->cold_pages, 1);
 	if (to == PAGE_RESIDENT) {
 		l->epoch_fills++;
 		advance_epoch(l);
@@ -78,8 +82,8 @@ bool ledger_restamp(struct lease *l, uint64_t page, uint64_t seen, bool newest, 
 
 	/* The lock is held over the exchange so that no evictor uncounts the new generation before it is counted. */
 	pthread_mutex_lock(&l->ledger_lock);
-	now = word_make(PAGE_RESIDENT, (newest ? l->epoch : l->epoch_oldest) & 0xffff) | (seen & WORD_PIN_MASK) |
-		(uint64_t)use << WORD_USE_SHIFT;
+	now = word_make(PAGE_RESIDENT, (newest ? l->epoch : l->epoch_oldest) & 0xffff) |
+		(seen & (WORD_PIN_MASK | WORD_CLEAN)) | (uint64_t)use << WORD_USE_SHIFT;
 	same = !(seen & WORD_BUSY) && atomic_compare_exchange_strong(lease_word(l, page), &seen, now);
 	if (same) {
 		l->epoch_pages[word_ref(seen) % EPOCHS]--;
@@ -202,6 +206,7 @@ static uint32_t free_id(struct vm *vm)
 
 int lease_new(struct lease **ret, struct vm *vm, uint64_t gpa, uint64_t size_bytes, struct problem *p)
 {
+	pthread_condattr_t attr;
 	struct lease *l;
 	int r = check_region(vm, gpa, size_bytes, p);
 
@@ -218,7 +223,10 @@ int lease_new(struct lease **ret, struct vm *vm, uint64_t gpa, uint64_t size_byt
 	l->jobs_tail = &l->jobs;
 	list_init(&l->link);
 	pthread_mutex_init(&l->jobs_lock, NULL);
-	pthread_cond_init(&l->jobs_cond, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&l->jobs_cond, &attr);
+	pthread_condattr_destroy(&attr);
 	pthread_mutex_init(&l->ledger_lock, NULL);
 	l->id = free_id(vm);
 	if (l->id > LEASE_ID_MAX) {
@@ -286,6 +294,7 @@ static void undo_activation(struct lease *l)
 		munmap(l->own, l->pages * PAGE_SIZE);
 	if (l->own_uffd >= 0)
 		close(l->own_uffd);
+	share_free(l);
 	victims_free(l->victims);
 	bench_fini(&l->bench);
 	l->own = NULL;
@@ -323,6 +332,8 @@ int lease_activate(struct lease *l, int uffd, uint64_t address, struct problem *
 	r = bench_init(&l->bench);
 	if (r == 0)
 		r = victims_new(&l->victims, l);
+	if (r == 0 && atomic_load(&vm->sharing) != SHARING_OFF)
+		r = share_new(&l->share, l);
 	if (r < 0) {
 		errno = -r;
 		r = problem_errno(p, "lease");
@@ -419,17 +430,20 @@ static uint64_t told(uint64_t w)
 {
 	uint64_t t = (w & WORD_STATE_MASK) | (w & (WORD_BUSY | WORD_MOVING) ? WORD_MOVING : 0);
 
-	return t | (w & WORD_PIN_MASK ? WORD_PIN_MASK : 0);
+	return t | (w & WORD_PIN_MASK ? WORD_PIN_MASK : 0) | (word_state(w) == PAGE_SHARED ? w & WORD_MAPPED : 0);
 }
 
 static uint64_t stored_bytes(struct lease *l, uint64_t page, uint64_t w)
 {
 	switch (word_state(w)) {
 	case PAGE_RESIDENT:
+	case PAGE_BREAKING:
 	case PAGE_SWAPPED:
 		return PAGE_SIZE;
+	case PAGE_SHARED:
+		return pool_part(atomic_load(&l->vm->pool), word_ref(w)) >> POOL_PART_SHIFT;
 	case PAGE_COMPRESSED:
-		return cache_stored_bytes(l->vm->cache, word_ref(w), (uint32_t)page);
+		return cache_stored_bytes(l->vm->stores.cache, word_ref(w), (uint32_t)page);
 	default:
 		return 0;
 	}
@@ -443,7 +457,7 @@ int lease_map_run(struct lease *l, uint64_t page, struct map_run *ret)
 		return 0;
 	first = w = page_map_read(&l->map, page);
 	*ret = (struct map_run){ .run = { page, 0 }, .state = word_state(w), .in_transit = w & (WORD_BUSY | WORD_MOVING),
-		.pinned = w & WORD_PIN_MASK, .place = word_state(w) == PAGE_COMPRESSED ? word_ref(w) * 16 : word_ref(w) };
+		.pinned = w & WORD_PIN_MASK, .mapped = is_mapped(w), .place = word_state(w) == PAGE_COMPRESSED ? word_ref(w) * 16 : word_ref(w) };
 	if (word_state(w) == PAGE_RESIDENT)
 		ret->place = 0;
 	do {
@@ -453,4 +467,30 @@ int lease_map_run(struct lease *l, uint64_t page, struct map_run *ret)
 		w = page < l->pages ? page_map_read(&l->map, page) : 0;
 	} while (page < l->pages && told(w) == told(first));
 	return 1;
+}
+
+/* The entry of the pool that a page refers to; 0: none. */
+static uint64_t entry_of(struct lease *l, uint64_t page)
+{
+	uint64_t w = page_map_read(&l->map, page);
+
+	return word_state(w) == PAGE_SHARED || word_state(w) == PAGE_BREAKING ? word_ref(w) : 0;
+}
+
+int lease_shared_run(struct lease *l, uint64_t page, uint64_t most, struct pool_run *ret, uint64_t *ret_next)
+{
+	uint64_t end = most < l->pages - page ? page + most : l->pages;
+
+	while (page < end && !entry_of(l, page))
+		page += page_map_has(&l->map, page) ? 1 : MAP_BLOCK_PAGES - page % MAP_BLOCK_PAGES;
+	*ret_next = page = page < end ? page : end;
+	if (page == end)
+		return 0;
+	*ret = (struct pool_run){ page, 0, entry_of(l, page) };
+	while (page < end && entry_of(l, page) == ret->pool_page + ret->count) {
+		ret->count++;
+		page++;
+	}
+	*ret_next = page;
+	return ret->count > 0;
 }

@@ -36,11 +36,12 @@ enum job_kind {
 /* What audit found; words are counted under their locks, exactly even while the guest runs (audit.c). */
 struct lease_audit {
 	uint64_t pages;			/* of the lease */
-	uint64_t zero, resident, compressed, swapped, lost;	/* words by state; add up to pages */
+	uint64_t zero, resident, shared, breaking, compressed, swapped, lost;	/* words by state; add up to pages */
 	uint64_t in_transit;		/* of these, locked for longer than the audit waited */
 	uint64_t data;			/* pages that the memfd holds where the audit looked */
 	uint64_t discarded;		/* resident words over a hole: corrected, no failure */
 	uint64_t foreign;		/* untouched pages with data that the client put there: charged, no failure */
+	uint64_t private_pages;		/* private copies of shared pages that nobody was charged for: failures */
 	uint64_t wrong;			/* evicted pages that still have data, counters that differ: failures */
 	uint64_t unregistered;		/* not used by the daemon; clients check their own smaps */
 	char first_wrong[200];		/* the first failure in words */
@@ -70,11 +71,15 @@ extern const char *const page_state_names[];
 struct map_run {
 	struct run run;
 	enum page_state state;
-	bool in_transit, pinned;
-	uint64_t place;		/* compressed: byte offset in the cache; swapped: slot; of the first page */
+	bool in_transit, pinned, mapped;	/* mapped: from the pool */
+	uint64_t place;		/* compressed: byte offset in the cache; swapped: slot; shared, breaking: entry of
+				 * the pool; of the first page */
 	uint64_t stored_bytes;	/* what the run takes where it is, headers included */
 };
 int lease_map_run(struct lease *l, uint64_t page, struct map_run *ret);
+/* The next run of pages from `page` on whose words refer to consecutive entries of the pool (shared or breaking), looked for
+ * in at most `most` words.  1: *ret; 0: none there.  *ret_next: where to look next.  As lease_map_run. */
+int lease_shared_run(struct lease *l, uint64_t page, uint64_t most, struct pool_run *ret, uint64_t *ret_next);
 
 /* What the stores of a VM hold, against what its page maps say. */
 struct vm_audit {

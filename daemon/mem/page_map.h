@@ -1,24 +1,31 @@
 /* The page map of a lease: one 8-byte word a page, in a memfd of the arena.  It is the ledger: every other
  * structure (free slots, cache blocks, totals) can be rebuilt from the words.
  *
- *	 63            16 15 14  12 11   8  7   6      5      4    3   0
- *	+----------------+--+------+------+---+------+------+----+-------+
- *	|   reference    |  | use  | pins |   | aged |moving|busy| state |
- *	+----------------+--+------+------+---+------+------+----+-------+
+ *	 63            16   15    14  12 11   8    7     6      5      4    3   0
+ *	+----------------+--------+------+------+-------+------+------+----+-------+
+ *	|   reference    | mapped | use  | pins | clean | aged |moving|busy| state |
+ *	+----------------+--------+------+------+-------+------+------+----+-------+
  *
  * busy: the word is locked by one thread; nobody else changes it, and the fault thread drops events of the page.
  *	Whoever clears busy wakes the page, so a dropped event comes again.
  * moving: the content is on its way between the frame and the place that state and reference name.  It is the
  *	crash rule: a word with *moving* is resident if the lease's memfd has data there, and what state and
- *	reference say otherwise.  Filling and evicting share the rule, so one bit is enough.
+ *	reference say otherwise.  Filling and evicting share the rule, so one bit is enough.  SHARED and BREAKING with
+ *	*moving*: the client was asked to map the page from the pool, or home; what it did, only it can say.
+ * clean: RESIDENT, and write-protected since it was hashed for sharing; a write raises an event first.
+ * mapped: SHARED (or LOST), and the client has a copy-on-write mapping of the pool there.
  *
  * What a state permits (without busy; a word is locked before anything is done):
  *	ZERO		no frame, no reference.  Fill with zeros.  Word 0, so an untouched map is all ZERO.
- *	RESIDENT	a frame, charged; reference = generation of its last fill or use (16 bits).  Evict, discard, pin.
+ *	RESIDENT	a frame, charged; reference = generation of its last fill or use (16 bits).  Evict, discard, pin, share.
  *	COMPRESSED	no frame; reference = place in the VM's cache.  Fill, move within the cache, write back, discard.
  *	SWAPPED		no frame; reference = slot of the VM's swap file.  Fill, discard.
- *	LOST		no frame; a store could not give the page back.  Discard.  Never filled with zeros.
- *	SHARED, BREAKING, BALLOONED: later.
+ *	LOST		no frame; a store could not give the page back.  Discard.  Never filled with zeros.  Mapped: the pool could
+ *			not, and the client maps the entry, which is kept therefore and never becomes another's.  Nothing at all.
+ *	SHARED		no frame of the lease; reference = entry of the pool.  Mapped: break, bring home.  Not mapped: fill, discard.
+ *	BREAKING	no frame of the lease, one charged for the client's private copy, which is the content; the entry is
+ *			held, because the kernel's copy may be still to come.  Bring home, and nothing else.
+ *	BALLOONED	later.
  *
  * A block of 512 words is one page of the memfd.  It is charged before its first write; reading a word of a block
  * that was never charged is answered without touching the mapping (a read through it would allocate). */
@@ -36,11 +43,13 @@ typedef _Atomic uint64_t word;
 #define WORD_BUSY	 (1ull << 4)
 #define WORD_MOVING	 (1ull << 5)
 #define WORD_AGED	 (1ull << 6)
+#define WORD_CLEAN	 (1ull << 7)
 #define WORD_PIN_SHIFT	 8
 #define WORD_PIN_MASK	 (0xfull << WORD_PIN_SHIFT)
 #define WORD_PIN_MAX	 15
 #define WORD_USE_SHIFT	 12
 #define WORD_USE_MASK	 (7ull << WORD_USE_SHIFT)
+#define WORD_MAPPED	 (1ull << 15)
 #define WORD_REF_SHIFT	 16
 #define WORD_REF_MAX	 ((1ull << 48) - 1)
 

@@ -17,8 +17,9 @@
 
 struct swap {
 	int fd;
-	bool direct;
-	uint64_t slots;
+	bool direct, sparse;
+	uint64_t slots;		/* the most there may be */
+	uint64_t ready;		/* of these, set aside: under the lock */
 	struct segment *sums;	/* checksum of each slot */
 	pthread_mutex_t lock;
 	uint64_t *used;		/* a bit a slot */
@@ -39,7 +40,7 @@ static int open_file(const char *dir, bool *ret_direct)
 	return fd < 0 ? -errno : fd;
 }
 
-static int preallocate(int fd, const char *dir, uint64_t size_bytes, struct problem *p)
+static int preallocate(int fd, const char *dir, uint64_t from_bytes, uint64_t size_bytes, struct problem *p)
 {
 	struct statvfs v;
 	uint64_t have = 0;
@@ -47,7 +48,7 @@ static int preallocate(int fd, const char *dir, uint64_t size_bytes, struct prob
 	if (fstatvfs(fd, &v) == 0)
 		have = (uint64_t)v.f_bavail * v.f_frsize;
 	if (have >= size_bytes) {
-		int err = posix_fallocate(fd, 0, (off_t)size_bytes);
+		int err = posix_fallocate(fd, (off_t)from_bytes, (off_t)size_bytes);
 
 		if (!err)
 			return 0;
@@ -63,7 +64,7 @@ static int preallocate(int fd, const char *dir, uint64_t size_bytes, struct prob
 }
 
 int swap_new(struct swap **ret, struct arena *a, struct account *payer, const char *dir, uint64_t size_bytes,
-	bool sparse, struct problem *p)
+	uint64_t ready_bytes, bool sparse, struct problem *p)
 {
 	struct swap *s = calloc(1, sizeof *s);
 	uint64_t slots = size_bytes / PAGE_SIZE, blocks = (slots + SUMS_PER_BLOCK - 1) / SUMS_PER_BLOCK;
@@ -73,6 +74,8 @@ int swap_new(struct swap **ret, struct arena *a, struct account *payer, const ch
 		return problem_errno(p, "swap");
 	s->fd = -1;
 	s->slots = slots;
+	s->ready = ready_bytes / PAGE_SIZE;
+	s->sparse = sparse;
 	pthread_mutex_init(&s->lock, NULL);
 	if (!slots) {
 		*ret = s;
@@ -90,8 +93,8 @@ int swap_new(struct swap **ret, struct arena *a, struct account *payer, const ch
 		r = problem_errno(p, "cannot make a swap file in %s", dir);
 		goto fail;
 	}
-	if (!sparse) {
-		r = preallocate(s->fd, dir, size_bytes, p);
+	if (!sparse && ready_bytes) {
+		r = preallocate(s->fd, dir, 0, ready_bytes, p);
 		if (r < 0)
 			goto fail;
 	}
@@ -116,6 +119,29 @@ void swap_free(struct swap *s)
 	free(s->used);
 	free(s->charged);
 	free(s);
+}
+
+int swap_grow(struct swap *s, uint64_t slots)
+{
+	struct problem p;
+	uint64_t ready;
+	int r = 0;
+
+	if (slots > s->slots)
+		return -ENOSPC;
+	pthread_mutex_lock(&s->lock);
+	ready = s->ready;
+	pthread_mutex_unlock(&s->lock);
+	/* the disk may take its time: nobody waits for that but who grows (two of them allocate the same) */
+	if (slots > ready && !s->sparse)
+		r = preallocate(s->fd, "", ready * PAGE_SIZE, (slots - ready) * PAGE_SIZE, &p);
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&s->lock);
+	if (slots > s->ready)
+		s->ready = slots;
+	pthread_mutex_unlock(&s->lock);
+	return 0;
 }
 
 /* ---- slots ---- */
@@ -144,9 +170,9 @@ unsigned swap_alloc(struct swap *s, unsigned want, uint64_t *ret_first)
 	unsigned best_len = 0, len = 0;
 
 	pthread_mutex_lock(&s->lock);
-	at = s->hint < s->slots ? s->hint : 0;
-	for (uint64_t steps = 0; steps < s->slots && best_len < want; steps++, at++) {
-		if (at == s->slots) {
+	at = s->hint < s->ready ? s->hint : 0;
+	for (uint64_t steps = 0; steps < s->ready && best_len < want; steps++, at++) {
+		if (at == s->ready) {
 			at = 0;
 			len = 0;
 		}
@@ -154,8 +180,8 @@ unsigned swap_alloc(struct swap *s, unsigned want, uint64_t *ret_first)
 			len = 0;
 			at += 63;
 			steps += 63;
-			if (at >= s->slots)
-				at = s->slots - 1;
+			if (at >= s->ready)
+				at = s->ready - 1;
 			continue;
 		}
 		if (is_used(s, at)) {
@@ -251,9 +277,14 @@ int swap_read(struct swap *s, uint64_t first, unsigned count, void *buf, struct 
 	return 0;
 }
 
-uint64_t swap_size_bytes(const struct swap *s)
+uint64_t swap_size_bytes(struct swap *s)
 {
-	return s->slots * PAGE_SIZE;
+	uint64_t bytes;
+
+	pthread_mutex_lock(&s->lock);
+	bytes = s->ready * PAGE_SIZE;
+	pthread_mutex_unlock(&s->lock);
+	return bytes;
 }
 
 uint64_t swap_used_slots(struct swap *s)

@@ -1,5 +1,7 @@
 #include "mem/vm_impl.h"
 
+#include "base/peak.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <stdarg.h>
@@ -9,16 +11,17 @@
 
 const char *const fault_cause_names[FAULT_CAUSES] = {
 	[FAULT_ZERO] = "zero", [FAULT_COMPRESSED] = "compressed", [FAULT_SWAPPED] = "swapped", [FAULT_PROTECTED] = "protected",
+	[FAULT_SHARED] = "shared", [FAULT_BREAK] = "break",
 };
 
-/* What the arena pays for a VM beside its pages at the worst: page map, checksums of the swap file, one block
- * of the cache that is being filled and one of survivors. */
+/* What the arena pays for a VM beside its pages at the worst: page map, checksums of the swap file, one block of the cache
+ * that is being filled and one of survivors, and what breaking shared pages must never lack: a run of frames. */
 static uint64_t overhead_frames(uint64_t size_bytes, uint64_t swap_bytes)
 {
 	uint64_t words_per_frame = PAGE_SIZE / 8;
 
 	return (size_bytes / PAGE_SIZE + words_per_frame - 1) / words_per_frame +
-		(swap_bytes / PAGE_SIZE + words_per_frame - 1) / words_per_frame + 2 * CACHE_BLOCK_PAGES;
+		(swap_bytes / PAGE_SIZE + words_per_frame - 1) / words_per_frame + 2 * CACHE_BLOCK_PAGES + RUN_MAX;
 }
 
 static int check_config(const struct vm_config *c, struct problem *p)
@@ -67,11 +70,9 @@ int vm_new(struct vm **ret, struct arena *a, const struct mem_settings *settings
 	vm->reserved_frames = frames;
 	list_init(&vm->leases);
 	pthread_mutex_init(&vm->lock, NULL);
-	pthread_mutex_init(&vm->stores_lock, NULL);
 	account_init(&vm->account, a, c->limit_bytes ? c->limit_bytes / PAGE_SIZE : UINT64_MAX);
-	r = cache_new(&vm->cache, a, &vm->account, c->size_bytes, settings, p);
-	if (r == 0)
-		r = swap_new(&vm->swap, a, &vm->account, c->swap_dir, swap_bytes, c->keep_swap_sparse, p);
+	r = stores_init(&vm->stores, a, &vm->account, settings, &vm_stores_owner, c->size_bytes, c->swap_dir, swap_bytes,
+		swap_bytes, c->keep_swap_sparse, p);
 	if (r < 0) {
 		vm_free(vm);
 		return r;
@@ -112,12 +113,11 @@ void vm_free(struct vm *vm)
 	list_foreach_safe(i, &vm->leases)
 		lease_free(container_of(i, struct lease, link));
 	assert(vm->live_workers == 0);
-	cache_free(vm->cache);
-	swap_free(vm->swap);
+	pool_unref(atomic_load(&vm->pool));
+	stores_fini(&vm->stores);
 	account_fini(&vm->account);
 	arena_unreserve(vm->arena, vm->reserved_frames);
 	pthread_mutex_destroy(&vm->lock);
-	pthread_mutex_destroy(&vm->stores_lock);
 	free(vm);
 }
 
@@ -158,7 +158,7 @@ void vm_set_trouble(struct vm *vm, bool must_end, const char *fmt, ...)
 
 void vm_set_orders(struct vm *vm, const struct vm_orders *orders)
 {
-	if (!orders->zap || !orders->present) {
+	if (!orders->zap || !orders->present || !orders->remap || !orders->private_copies) {
 		atomic_store(&vm->has_orders, false);
 		return;
 	}
@@ -186,9 +186,9 @@ struct lease *vm_find_lease(struct vm *vm, uint32_t id)
 	return find_lease(vm, id, false);
 }
 
-/* vm.stores_lock, which the caller holds, keeps a lease that is not released from becoming so, and lease_free comes
+/* stores.lock, which the caller holds, keeps a lease that is not released from becoming so, and lease_free comes
  * after that; a released one is not looked at outside vm.lock, under which lease_free takes it from the list. */
-struct lease *store_find_lease(struct vm *vm, uint32_t id)
+struct lease *vm_find_stored_lease(struct vm *vm, uint32_t id)
 {
 	return find_lease(vm, id, true);
 }
@@ -196,6 +196,98 @@ struct lease *store_find_lease(struct vm *vm, uint32_t id)
 struct lease *vm_first_lease(struct vm *vm)
 {
 	return list_empty(&vm->leases) ? NULL : container_of(vm->leases.next, struct lease, link);
+}
+
+/* ---- stores ---- */
+
+static struct vm *vm_of(struct stores *s)
+{
+	return container_of(s, struct vm, stores);
+}
+
+static bool lock_owned(struct stores *s, uint64_t ref, struct owned *ret)
+{
+	const struct cache_object *o = cache_look(s->cache, ref);
+	struct lease *l = vm_find_stored_lease(vm_of(s), o->lease);
+	uint64_t w;
+
+	if (!l || o->page >= l->pages)
+		return false;
+	w = page_map_read(&l->map, o->page);
+	if (word_state(w) != PAGE_COMPRESSED || word_ref(w) != ref || !word_lock(lease_word(l, o->page), &w))
+		return false;
+	if (word_state(w) != PAGE_COMPRESSED || word_ref(w) != ref) {
+		word_unlock(lease_word(l, o->page), w);
+		lease_wake(l, o->page, 1);
+		return false;
+	}
+	*ret = (struct owned){ l, lease_word(l, o->page), o->page, w };
+	return true;
+}
+
+static void move_owned(struct stores *s, const struct owned *o, enum page_state to, uint64_t now)
+{
+	ledger_move(o->lease, o->page, o->before, to);
+	word_record(o->word, now);
+}
+
+static void unlock_owned(struct stores *s, const struct owned *o, uint64_t now)
+{
+	word_unlock(o->word, now);
+	lease_wake(o->lease, o->page, 1);
+}
+
+const struct stores_owner vm_stores_owner = { lock_owned, move_owned, unlock_owned, false };
+
+void vm_forget(struct vm *vm, uint64_t w)
+{
+	if (word_state(w) == PAGE_SHARED || word_state(w) == PAGE_BREAKING)
+		pool_put_later(atomic_load(&vm->pool), word_ref(w));
+	else
+		store_forget(&vm->stores, w);
+}
+
+/* ---- sharing ---- */
+
+void vm_set_sharing(struct vm *vm, enum sharing s)
+{
+	atomic_store(&vm->sharing, s);
+}
+
+struct pool *vm_pool(struct vm *vm)
+{
+	return atomic_load(&vm->pool);
+}
+
+uint64_t vm_pool_references(struct vm *vm)
+{
+	return atomic_load(&vm->pages[PAGE_SHARED]) + atomic_load(&vm->pages[PAGE_BREAKING]) +
+		atomic_load(&vm->lost_mapped_pages);
+}
+
+int vm_join_pool(struct vm *vm, struct pool *p, uint64_t vma_budget)
+{
+	if (atomic_load(&vm->pool))
+		return -EBUSY;
+	vm->vma_budget = vma_budget;
+	/* leases come and go on this thread only; their workers begin when they see the pool */
+	list_foreach(i, &vm->leases)
+		share_join(container_of(i, struct lease, link), p);
+	atomic_store(&vm->pool, pool_ref(p));
+	return 0;
+}
+
+void vm_scan(struct vm *vm, uint64_t hand_pages, uint64_t read_pages)
+{
+	share_grant(vm, hand_pages, read_pages);
+}
+
+void vm_remap_answered(struct vm *vm, uint32_t lease, uint64_t order, int r, const uint8_t *bits, unsigned pages)
+{
+	struct lease *l = vm_find_lease(vm, lease);
+
+	if (l)
+		share_answered(l, order, r, bits, pages);
 }
 
 /* ---- reclaim ---- */
@@ -290,7 +382,13 @@ void vm_numbers(struct vm *vm, struct vm_numbers *n)
 #define NUMBER(name, kind, unit, sentence) n->name = atomic_load_explicit(&vm->counters.name, memory_order_relaxed);
 #include "mem/vm_numbers.def"
 #undef NUMBER
-	cache_get_numbers(vm->cache, &c);
+	cache_get_numbers(vm->stores.cache, &c);
+	n->swap_out_pages = atomic_load(&vm->stores.swap_out_pages);
+	n->written_back_pages = atomic_load(&vm->stores.written_back_pages);
+	n->cleaned_pages = atomic_load(&vm->stores.cleaned_pages);
+	n->swap_write_errors = atomic_load(&vm->stores.swap_write_errors);
+	n->swap_read_errors = atomic_load(&vm->stores.swap_read_errors);
+	n->checksum_errors = atomic_load(&vm->stores.checksum_errors);
 	n->size_bytes = vm->config.size_bytes;
 	n->reservation_bytes = vm->config.reservation_bytes;
 	n->limit_bytes = vm->config.limit_bytes;
@@ -302,19 +400,37 @@ void vm_numbers(struct vm *vm, struct vm_numbers *n)
 	n->compressed_bytes = atomic_load(&vm->pages[PAGE_COMPRESSED]) * PAGE_SIZE;
 	n->swapped_bytes = atomic_load(&vm->pages[PAGE_SWAPPED]) * PAGE_SIZE;
 	n->lost_bytes = atomic_load(&vm->pages[PAGE_LOST]) * PAGE_SIZE;
+	n->shared_bytes = atomic_load(&vm->pages[PAGE_SHARED]) * PAGE_SIZE;
+	n->shared_cold_bytes = atomic_load(&vm->cold_pages) * PAGE_SIZE;
+	n->breaking_bytes = atomic_load(&vm->pages[PAGE_BREAKING]) * PAGE_SIZE;
+	n->clean_bytes = atomic_load(&vm->clean_pages) * PAGE_SIZE;
+	n->share_mappings = atomic_load(&vm->mappings);
+	n->share_mappings_max = atomic_load(&vm->pool) ? vm->vma_budget : 0;
+	n->scan_passes = vm_scan_passes(vm);
 	n->pinned_bytes = atomic_load(&vm->pinned_pages) * PAGE_SIZE;
 	n->stored_bytes = c.live_bytes;
 	n->cache_bytes = c.held_bytes;
 	n->cache_cap_bytes = c.cap_bytes;
-	n->swap_size_bytes = swap_size_bytes(vm->swap);
+	n->swap_size_bytes = swap_size_bytes(vm->stores.swap);
 	n->compressed_peak_bytes *= PAGE_SIZE;
 	n->swapped_peak_bytes *= PAGE_SIZE;
-	n->overhead_bytes = swap_map(vm->swap) ? atomic_load(&swap_map(vm->swap)->frames) * PAGE_SIZE : 0;
+	n->overhead_bytes = swap_map(vm->stores.swap) ? atomic_load(&swap_map(vm->stores.swap)->frames) * PAGE_SIZE : 0;
 	pthread_mutex_lock(&vm->lock);
 	n->leased_bytes = vm->leased_pages * PAGE_SIZE;
-	list_foreach(i, &vm->leases)
-		n->overhead_bytes += atomic_load(&container_of(i, struct lease, link)->map.segment->frames) * PAGE_SIZE;
+	list_foreach(i, &vm->leases) {
+		struct lease *l = container_of(i, struct lease, link);
+
+		n->overhead_bytes += atomic_load(&l->map.segment->frames) * PAGE_SIZE;
+		n->shared_charge_bytes += atomic_load(&l->share_part) >> POOL_PART_SHIFT;
+	}
 	pthread_mutex_unlock(&vm->lock);
+	/* parts are summed up now and then: what has been shared since is not in them yet */
+	if (n->shared_charge_bytes > n->shared_bytes)
+		n->shared_charge_bytes = n->shared_bytes;
+	n->saved_bytes = n->shared_bytes - n->shared_charge_bytes;
+	peak_raise(&vm->counters.shared_saved_peak_bytes, n->saved_bytes);
+	n->shared_saved_peak_bytes = atomic_load(&vm->counters.shared_saved_peak_bytes);
+	n->consumed_bytes = n->charged_bytes + n->shared_charge_bytes;
 }
 
 void vm_fault_histogram(struct vm *vm, enum fault_cause cause, struct histogram_copy *ret)

@@ -15,6 +15,7 @@
 
 struct vm;
 struct lease;
+struct pool;
 
 struct vm_config {
 	char name[64];
@@ -35,6 +36,7 @@ struct mem_settings {
 	_Atomic unsigned zip_max_alloc_pct;	/* and % of what the VM is charged */
 	_Atomic unsigned swap_spin_us;		/* how long a read from disk is waited for awake; 0: asleep at once */
 	_Atomic unsigned fault_around_pages;	/* most pages brought in at a sequential fault; 1: off */
+	_Atomic unsigned share_rate_max;	/* pages a second and VM that may be read or protected for sharing; 0: off */
 };
 
 struct vm_numbers {
@@ -44,8 +46,9 @@ struct vm_numbers {
 };
 
 /* Why a fault was served, for the latency histograms; "protected" = an access that
- * met a page while it was evicted, moved or audited, and waited for that. */
-enum fault_cause { FAULT_ZERO, FAULT_COMPRESSED, FAULT_SWAPPED, FAULT_PROTECTED, FAULT_CAUSES };
+ * met a page while it was evicted, moved or audited, and waited for that; "shared" = content of the pool, "break" = the
+ * first write to a shared page. */
+enum fault_cause { FAULT_ZERO, FAULT_COMPRESSED, FAULT_SWAPPED, FAULT_PROTECTED, FAULT_SHARED, FAULT_BREAK, FAULT_CAUSES };
 extern const char *const fault_cause_names[FAULT_CAUSES];
 
 /* Admission (arena_reserve of reservation + overhead) and swap preallocation happen here. */
@@ -74,7 +77,33 @@ bool vm_reclaiming(struct vm *vm);
 /* Compare what the client's memfds hold with what it is charged; charges what it took behind our back. */
 uint64_t vm_check_wall(struct vm *vm);
 
-/* The order channel to the client library (root: orders.c).  Both are called on a lease worker. */
+/* ---- sharing (share.c) ---- */
+
+enum sharing { SHARING_OFF, SHARING_ZERO, SHARING_POOL };
+/* What may be shared; at first SHARING_OFF.  Before the first lease. */
+void vm_set_sharing(struct vm *vm, enum sharing s);
+/* Its pool (the VM takes a reference) and the mappings that sharing may add to the client (0: none, pages are shared only
+ * while they are cold).  Once; leases may exist already.  -EBUSY: it has one; -ENOSPC: the pool has no room for a member. */
+int vm_join_pool(struct vm *vm, struct pool *p, uint64_t vma_budget);
+struct pool *vm_pool(struct vm *vm);
+/* Pages that refer to it, by the ledger. */
+uint64_t vm_pool_references(struct vm *vm);
+/* A share of a pass: let the hand pass over `hand_pages` pages, of which at most `read_pages` are read or protected.
+ * Adds to what was granted and not used, up to a second's worth.  Never blocks. */
+void vm_scan(struct vm *vm, uint64_t hand_pages, uint64_t read_pages);
+/* Times that the hand went round all leases, the slowest of them. */
+uint64_t vm_scan_passes(struct vm *vm);
+
+/* An answer to a remap order (control thread; orders.c).  r < 0: it will never come.  `bits`: see proto; `pages`: how many
+ * pages it was carried out for. */
+void vm_remap_answered(struct vm *vm, uint32_t lease, uint64_t order, int r, const uint8_t *bits, unsigned pages);
+
+struct pool_run {
+	uint64_t page, count, pool_page;
+};
+enum remap { REMAP_SHARE, REMAP_HOME };
+
+/* The order channel to the client library (root: orders.c).  All are called on a lease worker. */
 struct vm_orders {
 	/* Drop the mappings (not the pages) of these runs, so that a later look shows which were used.  Sent,
 	 * not waited for; orders are executed in the order they were sent.  0, or -errno if it was not sent. */
@@ -82,6 +111,12 @@ struct vm_orders {
 	/* Which of these pages are mapped again: one bit a page, in the order of the runs, at most
 	 * RUN_MAX * 8 pages.  Waits, at most 100 ms.  0, or -errno when there is no answer. */
 	int (*present)(void *userdata, struct lease *l, const struct run *runs, unsigned n, uint8_t *ret_bits);
+	/* Which of these pages, mapped from the pool, are private copies.  As `present`. */
+	int (*private_copies)(void *userdata, struct lease *l, const struct run *runs, unsigned n, uint8_t *ret_bits);
+	/* Map these runs from the pool, or bring them home: at most RUN_MAX * 8 pages.  Sent, not waited for: the answer comes
+	 * by vm_remap_answered with *ret_order.  0, or -errno if it was not sent. */
+	int (*remap)(void *userdata, struct lease *l, enum remap what, const struct pool_run *runs, unsigned n,
+		uint64_t *ret_order);
 	void *userdata;
 };
 /* NULL functions: no orders (the default). */

@@ -1,5 +1,6 @@
 /* The inside of a VM and of a lease, shared by the files of mem/ that act on pages: fill.c (content in),
- * fault.c (who waits for it), evict.c (content out), store.c (between the stores), victim.c (which pages),
+ * fault.c (who waits for it), evict.c (content out), scan.c, share.c and remap.c (equal content,
+ * once), victim.c (which pages),
  * worker.c (jobs), audit.c (the proof), lease.c and vm.c (life).
  *
  * Threads of a lease: the *fault thread* reads events and fills; the *worker* does everything that may wait on a lock
@@ -7,7 +8,8 @@
  * VM's other leases between the stores; it takes their words' locks, and makes no system call on them but WAKE.
  *
  * Lock order (take from left to right, leave out what is not needed):
- *	vm.stores_lock > words (busy) > vm.lock > lease.ledger_lock, cache, swap > arena
+ *	stores.lock > words of leases (busy) > words of pools (busy) > vm.lock > lease.ledger_lock, pool.lock, cache, swap
+ *	> arena
  * and lease.jobs_lock last of all.  Only the lease's own worker ever *waits* for a busy word, and it waits holding none
  * but words of its own lease which nobody else waits for; all others try, and leave the page alone if they
  * fail.  So words cannot dead-lock.  A fault thread charges its frames before it locks a word: nobody
@@ -15,11 +17,8 @@
 #pragma once
 
 #include "base/list.h"
-#include "mem/cache.h"
-#include "mem/codec.h"
-#include "mem/page_map.h"
-#include "mem/swap.h"
-#include "mem/vm.h"
+#include "mem/pool.h"
+#include "mem/store.h"
 
 #include <pthread.h>
 
@@ -30,9 +29,6 @@ struct vm_counters {
 #include "mem/vm_numbers.def"
 #undef NUMBER
 };
-#define MOVES_BEGIN(vm) atomic_fetch_add(&(vm)->moves_begun, 1)
-#define MOVES_END(vm)	atomic_fetch_add(&(vm)->moves_ended, 1)
-
 /* Why the VM cannot go on; the first reason stays.  `must_end`: its client is to be sent away. */
 void vm_set_trouble(struct vm *vm, bool must_end, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 #define COUNT(vm, name, n) atomic_fetch_add_explicit(&(vm)->counters.name, (n), memory_order_relaxed)
@@ -43,8 +39,15 @@ struct vm {
 	struct vm_config config;
 	struct account account;
 	uint64_t reserved_frames;	/* by arena_reserve */
-	struct cache *cache;
-	struct swap *swap;
+	struct stores stores;
+	_Atomic unsigned sharing;	/* enum sharing */
+	struct pool *_Atomic pool;	/* set once; NULL: none (yet) */
+	uint64_t vma_budget;		/* set before pool */
+	_Atomic uint64_t mappings_full_until_ns;	/* it could not make one more */
+	_Atomic uint64_t scan_passes;	/* of all its leases */
+	_Atomic uint64_t mappings;	/* that sharing has added to the client */
+	_Atomic uint64_t cold_pages, clean_pages;	/* SHARED and not mapped; RESIDENT and clean */
+	_Atomic uint64_t lost_mapped_pages;	/* LOST, and the client maps the pool there: they refer to their entries */
 
 	pthread_mutex_t lock;		/* leases, stopping */
 	struct list leases;
@@ -55,12 +58,7 @@ struct vm {
 	void (*gone)(void *);
 	void *gone_data;
 
-	pthread_mutex_t stores_lock;	/* one thread at a time walks blocks of the cache; a lease's release waits */
-
 	_Atomic uint64_t pages[PAGE_STATES];	/* sums over the leases */
-	/* Acts that move pages into or out of a store, begun and ended: while the two are equal and stand still, what the
-	 * stores hold and what the words say must be equal to the page (audit.c). */
-	_Atomic uint64_t moves_begun, moves_ended;
 	_Atomic uint64_t pinned_pages;
 	struct vm_counters counters;
 	struct histogram latency[FAULT_CAUSES];
@@ -70,15 +68,6 @@ struct vm {
 	_Atomic bool must_end;
 	char trouble[160];
 };
-
-/* What a thread that fills or evicts owns: a run of pages, page-aligned, locked in memory, its codec, its reader. */
-struct bench {
-	uint8_t *buf;			/* RUN_MAX pages */
-	struct codec *codec;
-	struct direct direct;
-};
-int bench_init(struct bench *b);
-void bench_fini(struct bench *b);
 
 #define STREAMS 4
 #define EPOCHS	64
@@ -127,10 +116,12 @@ struct lease {
 	_Atomic uint64_t reclaim;	/* frames to free */
 	_Atomic bool reclaim_limit;	/* because of the VM's own limit */
 	bool refresh;			/* map `own` anew (under jobs_lock) */
+	uint64_t pokes;			/* of it, counted (under jobs_lock) */
+	bool share_poked;		/* there may be something to share, or to bring home (under jobs_lock) */
 	int refused_fds[4];		/* to be closed where it may block (under jobs_lock) */
 	unsigned n_refused_fds;
 	bool ended;			/* the worker takes no jobs any more (under jobs_lock) */
-	bool released;			/* its pages are in no store any more (under vm.stores_lock) */
+	bool released;			/* its pages are in no store any more (under stores.lock) */
 	struct job adopt_job;		/* vm_check_wall's, while adopting */
 	_Atomic bool adopting;
 
@@ -151,8 +142,13 @@ struct lease {
 	struct stream streams[STREAMS];	/* fault thread only */
 	unsigned stream_clock;
 
+	_Atomic uint64_t share_part;	/* what it pays of the pool now (pool_part) */
+	struct share *share;		/* share.c; NULL: nothing of it is ever shared */
+
 	/* Worker only. */
 	uint64_t job_began_ns;
+	uint64_t pool_added;		/* entries that this lease has made */
+	uint64_t pool_debt;		/* pages of its own evicted since the VM's pool gave its part */
 	struct bench bench;
 	struct victims *victims;
 };
@@ -217,17 +213,67 @@ unsigned evict_batch(struct lease *l, struct bench *b, struct batch *batch);
 /* Drop the content of locked pages (RESIDENT ones are punched). Unlocks them.  How many were not ZERO before. */
 unsigned discard_batch(struct lease *l, struct batch *batch);
 
-/* ---- between the stores (store.c) ---- */
+/* System calls on the batch's pages with a bit in `mask`, neighbours together; the bits of those that it worked for. */
+uint64_t batch_protect(struct lease *l, const struct batch *b);
+void batch_unprotect(struct lease *l, const struct batch *b, uint64_t mask);
+uint64_t batch_copy_out(struct lease *l, const struct batch *b, uint8_t *buf, uint64_t mask);
+/* Punch and verify; the bits of those that are holes now.  `buf`: what was in them, NULL if it does not matter. */
+uint64_t batch_punch(struct lease *l, const struct batch *b, uint64_t mask, const uint8_t *buf);
+void batch_unlock_and_wake(struct lease *l, const struct batch *b, uint64_t mask, const uint64_t *words);
+static inline uint64_t full_mask(unsigned count)
+{
+	return count == 64 ? UINT64_MAX : (1ull << count) - 1;
+}
+bool page_is_zero(const uint8_t *page);
 
-/* Write the cache's oldest block to the swap file.  Pages written, or -errno. */
-int store_write_back(struct vm *vm, struct bench *b);
-/* Clean as far as it is due. */
-void store_clean(struct vm *vm);
-/* Drop what a word refers to.  The word no longer says so. */
-void store_forget(struct vm *vm, uint64_t word_before);
+/* ---- stores (vm.c) ---- */
+extern const struct stores_owner vm_stores_owner;
+/* A lease of the VM by id that is in the stores; stores.lock is held. */
+struct lease *vm_find_stored_lease(struct vm *vm, uint32_t id);
+/* Drop what a word refers to, in a store or in the pool.  The word no longer says so. */
+void vm_forget(struct vm *vm, uint64_t word_before);
 
-/* A lease of the VM by id that is in the stores; vm.stores_lock is held. */
-struct lease *store_find_lease(struct vm *vm, uint32_t id);
+/* ---- sharing (share.c) ---- */
+struct share;
+int share_new(struct share **ret, struct lease *l);
+void share_grant(struct vm *vm, uint64_t hand_pages, uint64_t read_pages);
+void share_free(struct lease *l);
+/* There is a pool for it. */
+void share_join(struct lease *l, struct pool *pool);
+/* Do some of what is to be done: settle an answer, bring home, look at pages.  Whether there is more. */
+bool share_step(struct lease *l);
+void share_poke(struct lease *l);
+/* Act on the answer to an order, if it is there. */
+void share_settle(struct lease *l);
+/* Bring home what is mapped from the pool within the range, waiting for the client, at most until `until_ns`.
+ * 0, -ETIMEDOUT, -ESHUTDOWN. */
+int share_bring_home(struct lease *l, struct run range, uint64_t until_ns);
+/* A write to a page that is protected: the fault thread holds its word, which was `before`; it is settled, unlocked and
+ * woken. `charged`: a frame is charged for it. */
+void share_break(struct lease *l, struct bench *b, uint64_t page, uint64_t before, bool pool_charged);
+bool share_may_break(struct lease *l);
+/* A missing page that is mapped from the pool, likewise. */
+void share_fill(struct lease *l, struct bench *b, uint64_t page, uint64_t before, bool pool_charged);
+/* An entry with this content for a page that is evicted, with a reference; its word (scan.c). */
+bool share_evicted(struct lease *l, uint64_t page, const uint8_t *content, uint64_t *ret_word);
+/* A clean page was written to, or is no longer protected: the caller holds the word and takes WORD_CLEAN out. */
+void share_dirtied(struct lease *l, uint64_t page, bool by_guest);
+/* Whether a page is as it was when its hint was given (another lease's worker asks; the lease is kept). */
+bool share_hint_holds(struct lease *l, uint64_t page, uint32_t hash);
+/* The hash of a page at its last look; 0: none. */
+uint32_t share_sight(struct lease *l, uint64_t page);
+/* Look at this page soon: another one is like it (any thread; the lease is kept). */
+void share_nudge(struct lease *l, uint64_t page);
+void share_answered(struct lease *l, uint64_t order, int r, const uint8_t *bits, unsigned pages);
+/* The lease ends: nothing of it refers to the pool any more (worker, after the fault thread). */
+void share_end(struct lease *l);
+/* Pages of [page, page + count) that the client says are private copies, of those in `mask`: bits.  -errno: it does not say. */
+int share_ask_private(struct lease *l, uint64_t page, uint64_t mask, uint64_t *ret_bits);
+static inline bool is_mapped(uint64_t w)
+{
+	return word_state(w) == PAGE_BREAKING ||
+		((word_state(w) == PAGE_SHARED || word_state(w) == PAGE_LOST) && (w & WORD_MAPPED));
+}
 
 /* ---- which pages (victim.c) ---- */
 struct victims;
@@ -240,12 +286,16 @@ unsigned victims_pick(struct lease *l, struct batch *batch);
 
 /* ---- worker.c ---- */
 void *worker_main(void *lease);
-/* Wait for a word: own worker only.  false after `timeout_ns`. */
+/* Wait for a word: own worker only.  false after `timeout_ns`, or when the lease ends. */
 bool lease_lock_word(struct lease *l, uint64_t page, uint64_t timeout_ns, uint64_t *ret_before);
+/* Wait for the worker's next poke after `*seen`, at most so long; what it was poked for stays to be done. */
+void lease_wait_poke(struct lease *l, uint64_t *seen, uint64_t timeout_ns);
 void lease_request_reclaim(struct lease *l, uint64_t frames, bool limit);
 void lease_request_refresh(struct lease *l);
 /* Do what reclaim has asked for meanwhile; long jobs call it between two steps, holding no word. */
 void lease_serve_reclaim(struct lease *l);
+/* Run the audits that wait for this worker: a job that waits for its client does, so that nobody else waits for that client. */
+void lease_serve_audits(struct lease *l);
 /* Ends and joins it (lease.c). */
 void lease_end_fault_thread(struct lease *l);
 /* Close a descriptor that a client passed, on the worker: closing a file of its own making may block (lease.c). */

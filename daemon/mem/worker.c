@@ -15,8 +15,6 @@
  * because a connection that has lost step is of no use any more.  The library asks for 32 MiB at a time. */
 #define GIVE_UP_NS	   (8 * NS_PER_S)
 #define WAIT_NS		   (2 * NS_PER_MS)
-#define WRITE_BACK_BLOCKS  8u
-#define CACHE_ROOM_BLOCKS  2u			/* what one batch can need */
 
 void lease_request_reclaim(struct lease *l, uint64_t frames, bool limit)
 {
@@ -61,6 +59,27 @@ int lease_submit(struct lease *l, struct job *job)
 	return r;
 }
 
+void share_poke(struct lease *l)
+{
+	pthread_mutex_lock(&l->jobs_lock);
+	l->share_poked = true;
+	l->pokes++;
+	pthread_cond_signal(&l->jobs_cond);
+	pthread_mutex_unlock(&l->jobs_lock);
+}
+
+void lease_wait_poke(struct lease *l, uint64_t *seen, uint64_t timeout_ns)
+{
+	uint64_t until = now_ns() + timeout_ns;
+	struct timespec ts = { (time_t)(until / NS_PER_S), (long)(until % NS_PER_S) };
+
+	pthread_mutex_lock(&l->jobs_lock);
+	if (l->pokes == *seen)
+		pthread_cond_timedwait(&l->jobs_cond, &l->jobs_lock, &ts);
+	*seen = l->pokes;
+	pthread_mutex_unlock(&l->jobs_lock);
+}
+
 bool lease_lock_word(struct lease *l, uint64_t page, uint64_t timeout_ns, uint64_t *ret_before)
 {
 	static const struct timespec pause = { .tv_nsec = 20000 };
@@ -71,6 +90,10 @@ bool lease_lock_word(struct lease *l, uint64_t page, uint64_t timeout_ns, uint64
 			sched_yield();
 			continue;
 		}
+		/* this thread itself may have it, in an order that has been answered meanwhile */
+		share_settle(l);
+		if (atomic_load(&l->ending))
+			return false;
 		if (!until)
 			until = now_ns() + timeout_ns;
 		else if (now_ns() > until)
@@ -86,32 +109,45 @@ bool lease_lock_word(struct lease *l, uint64_t page, uint64_t timeout_ns, uint64
 static uint64_t reclaim_batch(struct lease *l)
 {
 	struct vm *vm = l->vm;
-	uint64_t cache_before = cache_charged_frames(vm->cache), cache_now, out;
+	struct pool *pool = atomic_load(&vm->pool);
+	uint64_t cache_before = cache_charged_frames(vm->stores.cache), cache_now, out, part;
+	uint64_t added = l->pool_added;
 	bool limit = atomic_load(&l->reclaim_limit);
 	struct batch b;
 
-	/* at its cap the cache makes room from its oldest end; a few blocks at a time, so that a cap that was
-	 * lowered at once does not keep this worker from everything else */
-	for (unsigned i = 0; i < WRITE_BACK_BLOCKS && cache_is_full(vm->cache, CACHE_ROOM_BLOCKS); i++)
-		if (store_write_back(vm, &l->bench) <= 0)
-			break;
-	store_clean(vm);
+	/* of what the lease pays in the pool it gives in proportion to what it has in frames of its own */
+	part = pool ? atomic_load(&l->share_part) >> POOL_PART_SHIFT >> PAGE_SHIFT : 0;
+	if (part && l->pool_debt * part > RUN_MAX * atomic_load(&vm->pages[PAGE_RESIDENT])) {
+		l->pool_debt = 0;
+		out = pool_evict(pool, &l->bench, RUN_MAX);
+		if (out)
+			return out;
+	}
+	store_keep_up(&vm->stores, &l->bench);
 	if (victims_pick(l, &b)) {
 		out = evict_batch(l, &l->bench, &b);
+		l->pool_debt += out;
 		if (limit)
 			COUNT(vm, reclaim_limit_pages, out);
 		else
 			COUNT(vm, reclaim_host_pages, out);
 	} else {
-		/* all that can be taken is in the cache already */
-		int r = store_write_back(vm, &l->bench);
+		/* all that can be taken is in the pool, or in the cache already */
+		int r;
+
+		out = pool ? pool_evict(pool, &l->bench, RUN_MAX) : 0;
+		if (out)
+			return out;
+		r = store_write_back(&vm->stores, &l->bench);
 
 		out = 0;
 		if (r <= 0)
 			return 0;
 	}
-	cache_trim(vm->cache, 1);
-	cache_now = cache_charged_frames(vm->cache);
+	cache_trim(vm->stores.cache, 1);
+	/* a page that became an entry of the pool has only changed places */
+	added = l->pool_added - added;
+	cache_now = cache_charged_frames(vm->stores.cache) + added;
 	if (cache_now > cache_before)
 		return out > cache_now - cache_before ? out - (cache_now - cache_before) : (out ? 1 : 0);
 	return out + (cache_before - cache_now);
@@ -137,6 +173,10 @@ static void reclaim_some(struct lease *l)
 
 void lease_serve_reclaim(struct lease *l)
 {
+	struct pool *pool = atomic_load(&l->vm->pool);
+
+	if (pool)
+		pool_reap(pool);
 	if (l->active && atomic_load(&l->reclaim))
 		reclaim_some(l);
 }
@@ -180,6 +220,11 @@ static int populate(struct lease *l, struct run range, bool wait, uint64_t *ret_
 		}
 		if (word_state(w) == PAGE_LOST)
 			return -EIO;
+		if (is_mapped(w)) {
+			/* the client has it: from the pool, whose frames are not its own to keep, or as a copy */
+			page++;
+			continue;
+		}
 		if (!wait && arena_is_short(l->vm->arena))
 			return 0;
 		if (now_ns() - l->job_began_ns > GIVE_UP_NS)
@@ -196,7 +241,7 @@ static int populate(struct lease *l, struct run range, bool wait, uint64_t *ret_
 				break;
 			}
 			if (word_state(before[n]) == PAGE_RESIDENT || word_state(before[n]) == PAGE_LOST ||
-				word_state(before[n]) != word_state(before[0]) ||
+				is_mapped(before[n]) || word_state(before[n]) != word_state(before[0]) ||
 				(word_state(before[0]) == PAGE_SWAPPED && word_ref(before[n]) != word_ref(before[0]) + n)) {
 				word_unlock(lease_word(l, page + n), before[n]);
 				lease_wake(l, page + n, 1);
@@ -245,40 +290,52 @@ static int check_pins(struct lease *l, struct run range, bool pin)
 	return 0;
 }
 
-/* The words of the range have been touched. */
-static void apply_pins(struct lease *l, struct run range, bool pin)
+/* The words of the range have been touched.  How many pages it was done for: less than all if the lease ends, or if somebody
+ * has a word for longer than the job may take. */
+static uint64_t apply_pins(struct lease *l, struct run range, bool pin)
 {
-	uint64_t unpinned = 0;
+	uint64_t until_ns = l->job_began_ns + GIVE_UP_NS, unpinned = 0, done = 0;
 
-	for (uint64_t page = range.page; page < range.page + range.count; page++) {
-		uint64_t before, now;
+	while (done < range.count) {
+		uint64_t page = range.page + done, before, now;
 
 		if (page % RUN_MAX == 0)
 			lease_serve_reclaim(l);
-		while (!lease_lock_word(l, page, GIVE_UP_NS, &before))
-			;
+		if (!lease_lock_word(l, page, NS_PER_MS, &before)) {
+			if (atomic_load(&l->ending) || now_ns() > until_ns)
+				break;
+			lease_serve_reclaim(l);
+			continue;
+		}
 		now = pin ? before + (1ull << WORD_PIN_SHIFT) : before - (1ull << WORD_PIN_SHIFT);
 		unpinned += !pin && !word_pins(now);
 		word_unlock(lease_word(l, page), now);
 		lease_wake(l, page, 1);
+		done++;
 	}
 	atomic_fetch_sub(&l->vm->pinned_pages, unpinned);
+	return done;
 }
 
 static int pin(struct lease *l, struct run range, uint64_t *ret_pages)
 {
+	uint64_t done;
 	int r;
 
 	for (uint64_t page = range.page; page < range.page + range.count; page++)
 		if (page_map_touch(&l->map, page) < 0)
 			return -ENOMEM;
+	/* Pages that are shared must have frames of their own.  This thread shares no other meanwhile, and pinned ones never. */
+	r = share_bring_home(l, range, l->job_began_ns + GIVE_UP_NS);
+	if (r < 0)
+		return r;
 	r = check_pins(l, range, true);
 	if (r < 0)
 		return r;
-	apply_pins(l, range, true);
-	r = populate(l, range, true, ret_pages);
+	done = apply_pins(l, range, true);
+	r = done < range.count ? -ETIMEDOUT : populate(l, range, true, ret_pages);
 	if (r < 0)
-		apply_pins(l, range, false);
+		apply_pins(l, (struct run){ range.page, done }, false);
 	return r;
 }
 
@@ -288,14 +345,29 @@ static int discard(struct lease *l, struct run range, uint64_t *ret_pages)
 {
 	uint64_t end = range.page + range.count;
 	struct batch b = { .count = 0 };
-	int r = 0;
+	int r = share_bring_home(l, range, l->job_began_ns + GIVE_UP_NS);
 
+	if (r < 0)
+		return r;
 	for (uint64_t page = range.page; page < end; page++) {
 		if (page_map_has(&l->map, page)) {
-			if (lease_lock_word(l, page, GIVE_UP_NS, &b.before[b.count]))
+			/* nobody waits for those that are locked already while we wait for another */
+			if (!word_lock(lease_word(l, page), &b.before[b.count])) {
+				if (b.count)
+					*ret_pages += discard_batch(l, &b);
+				b.count = 0;
+				if (!lease_lock_word(l, page, GIVE_UP_NS, &b.before[0])) {
+					r = -EBUSY; /* its store does not answer: it keeps its content */
+					continue;
+				}
+			}
+			if (word_state(b.before[b.count]) == PAGE_LOST && is_mapped(b.before[b.count])) {
+				/* what the client maps there cannot be taken from it, and must not become anything else */
+				word_unlock(lease_word(l, page), b.before[b.count]);
+				r = -EIO;
+			} else {
 				b.page[b.count++] = page;
-			else
-				r = -EBUSY; /* its store does not answer: it keeps its content */
+			}
 		}
 		if (b.count == RUN_MAX || (page + 1 == end && b.count)) {
 			*ret_pages += discard_batch(l, &b);
@@ -308,15 +380,20 @@ static int discard(struct lease *l, struct run range, uint64_t *ret_pages)
 
 static void dont_need(struct lease *l, struct run range, uint64_t *ret_pages)
 {
+	bool patient = true;
+
 	for (uint64_t page = range.page; page < range.page + range.count; page++) {
 		uint64_t w = page_map_read(&l->map, page);
 
 		/* a guest that has just got the page may say so before the fault thread has let go of it */
-		if ((w & WORD_BUSY) && lease_lock_word(l, page, GIVE_UP_NS, &w)) {
-			word_unlock(lease_word(l, page), w);
-			lease_wake(l, page, 1);
+		if ((w & WORD_BUSY) && patient) {
+			patient = lease_lock_word(l, page, NS_PER_MS, &w);
+			if (patient) {
+				word_unlock(lease_word(l, page), w);
+				lease_wake(l, page, 1);
+			}
 		}
-		if (word_state(w) == PAGE_RESIDENT && ledger_restamp(l, page, w, false, 0))
+		if (word_state(w) == PAGE_RESIDENT && !(w & WORD_BUSY) && ledger_restamp(l, page, w, false, 0))
 			++*ret_pages;
 	}
 	victims_restart(l);
@@ -345,9 +422,10 @@ static void release(struct lease *l)
 
 	if (l->active)
 		lease_end_fault_thread(l);
+	share_end(l);
 	empty(l);
-	pthread_mutex_lock(&vm->stores_lock);
-	MOVES_BEGIN(vm);
+	pthread_mutex_lock(&vm->stores.lock);
+	MOVES_BEGIN(&vm->stores);
 	for (uint64_t page = 0; page < l->pages; page++) {
 		uint64_t w = page_map_read(&l->map, page);
 
@@ -359,14 +437,14 @@ static void release(struct lease *l)
 		if (word_state(w) == PAGE_COMPRESSED || word_state(w) == PAGE_SWAPPED) {
 			ledger_move(l, page, w, PAGE_ZERO);
 			word_unlock(lease_word(l, page), word_make(PAGE_ZERO, 0));
-			store_forget(vm, w);
+			store_forget(&vm->stores, w);
 		}
 	}
 	l->released = true;
-	MOVES_END(vm);
-	pthread_mutex_unlock(&vm->stores_lock);
+	MOVES_END(&vm->stores);
+	pthread_mutex_unlock(&vm->stores.lock);
 	atomic_fetch_sub(&vm->pinned_pages, pinned);
-	cache_trim(vm->cache, 0);
+	cache_trim(vm->stores.cache, 0);
 	segment_uncharge(l->memory, atomic_load(&l->memory->frames));
 	/* Nobody else uses them now, and closing the last reference of a userfaultfd takes its client's locks. */
 	if (l->uffd >= 0)
@@ -397,8 +475,8 @@ static void run_job(struct lease *l, struct job *job)
 		break;
 	case JOB_UNPIN:
 		job->r = check_pins(l, job->range, false);
-		if (job->r == 0)
-			apply_pins(l, job->range, false);
+		if (job->r == 0 && apply_pins(l, job->range, false) < job->range.count)
+			job->r = -ETIMEDOUT;
 		break;
 	case JOB_AUDIT:
 		lease_run_audit(l, &job->audit);
@@ -415,13 +493,37 @@ static void finish(struct job *job)
 		job->done(job, job->userdata);
 }
 
-static struct job *next_job(struct lease *l, bool *ret_refresh)
+void lease_serve_audits(struct lease *l)
+{
+	for (;;) {
+		struct job *job, **at;
+
+		pthread_mutex_lock(&l->jobs_lock);
+		for (at = &l->jobs; *at && (*at)->kind != JOB_AUDIT; at = &(*at)->next)
+			;
+		job = *at;
+		if (job) {
+			*at = job->next;
+			if (!*at)
+				l->jobs_tail = at;
+		}
+		pthread_mutex_unlock(&l->jobs_lock);
+		if (!job)
+			return;
+		lease_run_audit(l, &job->audit);
+		finish(job);
+	}
+}
+
+static struct job *next_job(struct lease *l, bool *ret_refresh, bool *ret_share)
 {
 	struct job *job;
 
 	pthread_mutex_lock(&l->jobs_lock);
-	while (!l->jobs && !l->refresh && !atomic_load(&l->reclaim) && !l->n_refused_fds)
+	while (!l->jobs && !l->refresh && !atomic_load(&l->reclaim) && !l->n_refused_fds && !l->share_poked)
 		pthread_cond_wait(&l->jobs_cond, &l->jobs_lock);
+	*ret_share = l->share_poked;
+	l->share_poked = false;
 	while (l->n_refused_fds) {
 		int fd = l->refused_fds[--l->n_refused_fds];
 
@@ -470,13 +572,16 @@ void *worker_main(void *arg)
 	void *gone_data = NULL;
 
 	for (;;) {
-		bool refresh;
-		struct job *job = next_job(l, &refresh);
+		bool refresh, share;
+		struct job *job = next_job(l, &refresh, &share);
 
 		/* fills wait for it, also those of this thread */
 		while (refresh && !atomic_load(&l->ending) && own_map(l) < 0)
 			nanosleep(&pause, NULL);
 		lease_serve_reclaim(l);
+		/* a step at a time, so that jobs and reclaim never wait for more than one */
+		if (share && l->share && share_step(l))
+			share_poke(l);
 		if (!job)
 			continue;
 		run_job(l, job);

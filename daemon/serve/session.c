@@ -375,6 +375,11 @@ const struct session_peer *session_peer(const struct session *s)
 	return &s->peer;
 }
 
+int session_fd(const struct session *s)
+{
+	return s->fd;
+}
+
 void session_set_userdata(struct session *s, void *userdata)
 {
 	s->userdata = userdata;

@@ -69,6 +69,8 @@ void server_free(struct server *s);
 unsigned server_sessions(const struct server *s);
 
 const struct session_peer *session_peer(const struct session *s);
+/* The connection, to ask the kernel about its peer; the session's. */
+int session_fd(const struct session *s);
 void session_set_userdata(struct session *s, void *userdata);
 void *session_userdata(const struct session *s);
 /* Disconnect, as if the peer had; takes effect at the next turn of the loop. */

@@ -219,11 +219,12 @@ static void *attend(void *userdata)
 
 static void start_attending(void)
 {
+	struct memctl_error e = { 0 };
 	pthread_attr_t attr;
 	sigset_t all, old;
 	pthread_t thread;
 
-	/* Without it everything works; pages are then taken in the order in which they came. */
+	/* Without it everything works; pages are then taken in the order in which they came, and not shared. */
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, THREAD_STACK_BYTES);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
@@ -231,6 +232,8 @@ static void start_attending(void)
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	if (pthread_create(&thread, &attr, attend, NULL))
 		guest_refuse(0, "no thread for memctld's orders");
+	else if (memctl_share(vm, &e) < 0)
+		guest_refuse(0, "%s", e.message);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	pthread_attr_destroy(&attr);
 }

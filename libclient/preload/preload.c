@@ -13,6 +13,10 @@
  *	sendmsg			refused: guest memory for another process, which has no userfaultfd there
  *	mlockall		refused: it brings all guest memory in, and keeps it
  *
+ * Not here, because they cannot harm: posix_madvise (of the C library, which does nothing for
+ * POSIX_MADV_DONTNEED), process_madvise (until Linux 6.12 it has no advice that drops content; emulators do
+ * not use it on themselves).
+ *
  * Without MEMCTL_VM_NAME in the environment all are the C library's own. */
 #include "libclient/preload/guest.h"
 
@@ -46,8 +50,14 @@
 #define MADV_POPULATE_READ  22
 #define MADV_POPULATE_WRITE 23
 #endif
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24
+#endif
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25
+#endif
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
 #endif
 #define IOMMUFD_IOAS_MAP _IO(VFIO_TYPE, 0x85) /* linux/iommufd.h is younger than Linux 6.1 */
 
@@ -177,12 +187,15 @@ EXPORT int madvise(void *address, size_t length, int advice)
 	case MADV_MERGEABLE: /* drops write protection */
 	case MADV_DOFORK:    /* a child would put zeros where its parent waits */
 	case MADV_DODUMP:    /* a core dump would bring everything in */
-	case MADV_DONTNEED:  /* keeps the content of shared memory, so there is nothing to do */
+	case MADV_DONTNEED:  /* keeps the content of shared memory, so there is nothing to do; and what is */
+	case MADV_DONTNEED_LOCKED: /* mapped there may be private, with content that would be lost */
 	case MADV_FREE:
 	case MADV_COLD: /* what is taken, and when, is memctld's affair */
 	case MADV_PAGEOUT:
 	case MADV_WILLNEED:
 		return 0;
+	case MADV_GUARD_INSTALL:
+		return guest_refuse(EINVAL, "guest memory cannot be made a guard region");
 	default:
 		return NEXT(madvise)(address, length, advice);
 	}

@@ -378,7 +378,7 @@ def list_suites(suites):
 
 
 def hand_over(arguments):
-    """tests/run torture --seconds ...: builds a release unless MEMCTL_BUILD says which build to use."""
+    """tests/run torture --seconds ..., share-torture --json: builds a release unless MEMCTL_BUILD says which build to use."""
     if "MEMCTL_BUILD" not in os.environ:
         why = builds.build(TREE, "build-release")
         if why:
@@ -396,6 +396,8 @@ def main(arguments):
     suites = load_suites()
     if arguments[:1] == ["torture"] and len(arguments) > 1:
         hand_over(arguments[1:])
+    if arguments[:1] == ["share-torture"] and len(arguments) > 1:
+        hand_over(["--share", *arguments[1:]])
     if arguments[:1] == ["--list"]:
         list_suites(suites)
         return 0

@@ -5,6 +5,7 @@
 #include "proto/wire.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
@@ -24,9 +25,11 @@
 #define PAGE   4096u
 #define LEASES 8
 #define CONNS  8
+#define POOL_PAGES 65536u
+#define FLIGHT 16
 #define STAT_JSON                                                                                            \
 	"{\"name\":\"a\",\"size_bytes\":1048576,\"resident_bytes\":8192,\"faults_zero\":2,\"faults_"         \
-	"swapped\":3}"
+	"swapped\":3,\"shared_bytes\":12288,\"saved_bytes\":4096}"
 
 struct conn {
 	int fd;
@@ -42,8 +45,13 @@ static struct fake *fake;
 static struct conn conns[CONNS];
 static struct served leases[LEASES];
 static unsigned leases_n, pins;
-static int orders_fd = -1, held_fd = -1;
+static int orders_fd = -1, held_fd = -1, pool = -1;
+static enum op_id held_id;
 static uint64_t order_id;
+static struct op_attend_out *flight[FLIGHT]; /* orders about sharing, by their number */
+/* How many of them; under the lock, which a fault is served under too. */
+static unsigned busy;
+static pthread_mutex_t busy_lock = PTHREAD_MUTEX_INITIALIZER;
 static pid_t client;
 
 static void note(const char *fmt, ...)
@@ -59,11 +67,25 @@ static void note(const char *fmt, ...)
 	fake->notes_n = n + 1;
 }
 
+static void serve(struct served *s, struct uffd_fault *fault)
+{
+	uint64_t page[PAGE / 8] = { 0 }, done;
+
+	fault->address &= ~(uint64_t)(PAGE - 1);
+	page[0] = (fault->address - s->address) / PAGE + 1;
+	if (!fault->missing) {
+		fake->breaks++;
+		uffd_unprotect(s->uffd, fault->address, PAGE);
+	} else { /* one that is there already only wants to be woken */
+		uffd_copy(s->uffd, fault->address, page, PAGE, &done);
+	}
+	uffd_wake(s->uffd, fault->address, PAGE);
+}
+
 static void *serve_faults(void *userdata)
 {
 	struct served *s = userdata;
 	struct uffd_fault fault;
-	uint64_t page[PAGE / 8] = { 0 }, done;
 
 	for (;;) {
 		int r = uffd_read(s->uffd, &fault);
@@ -72,13 +94,10 @@ static void *serve_faults(void *userdata)
 			return NULL;
 		if (r <= 0 || fake->no_pages)
 			continue;
-		fault.address &= ~(uint64_t)(PAGE - 1);
-		page[0] = (fault.address - s->address) / PAGE + 1;
-		if (!fault.missing)
-			uffd_unprotect(s->uffd, fault.address, PAGE);
-		else /* one that is there already only wants to be woken */
-			uffd_copy(s->uffd, fault.address, page, PAGE, &done);
-		uffd_wake(s->uffd, fault.address, PAGE);
+		pthread_mutex_lock(&busy_lock);
+		if (!busy) /* else it will be woken, and touch again */
+			serve(s, &fault);
+		pthread_mutex_unlock(&busy_lock);
 	}
 }
 
@@ -166,21 +185,114 @@ static void do_range(int fd, enum op_id id, const struct op_pin_in *in)
 	struct op_pin_out out = { .pages = in->length / PAGE };
 
 	note("%s %" PRIu64 " %" PRIu64 " %" PRIu64, ops[id].name, in->lease, in->offset, in->length);
-	if (id == OP_pin && ++pins == fake->fail_pin)
+	if (id == OP_pin && ++pins == fake->fail_pin) {
 		refuse(fd);
-	else if (id == OP_populate && fake->wait_for_done)
+	} else if (fake->wait_for_done) {
 		held_fd = fd;
-	else
+		held_id = id;
+	} else {
 		reply(fd, id, &out, -1);
+	}
+}
+
+/* ---- sharing ---- */
+
+static void do_join_pool(int fd, const struct op_join_pool_in *in)
+{
+	struct op_join_pool_out out = { .pool_pages = POOL_PAGES };
+	char path[64];
+	int read_only;
+
+	note("JoinPool %s", in->maps > 10 ? "maps" : "no maps");
+	if (fake->no_pool) {
+		refuse(fd);
+		return;
+	}
+	pool = memfd_create("pool", MFD_CLOEXEC);
+	if (ftruncate(pool, (off_t)POOL_PAGES * PAGE) < 0 || fchmod(pool, 0400) < 0)
+		note("no pool");
+	snprintf(path, sizeof path, "/proc/self/fd/%d", pool);
+	read_only = open(path, O_RDONLY | O_CLOEXEC);
+	reply(fd, OP_join_pool, &out, read_only);
+	close(read_only);
+}
+
+static void punch(const struct served *s, const struct op_run *run)
+{
+	fallocate(s->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(run->page * PAGE),
+	        (off_t)(run->count * PAGE));
+}
+
+static bool is_sharing(const struct op_attend_out *o)
+{
+	return !strcmp(o->kind, "share") || !strcmp(o->kind, "home");
+}
+
+static void copy_to_pool(const struct served *s, const struct op_run *run)
+{
+	char page[PAGE];
+
+	uffd_protect(s->uffd, s->address + run->page * PAGE, run->count * PAGE);
+	for (uint64_t i = 0; i < run->count; i++)
+		if (pread(s->memfd, page, PAGE, (off_t)((run->page + i) * PAGE)) != PAGE ||
+		        pwrite(pool, page, PAGE, (off_t)((run->to + i) * PAGE)) != PAGE)
+			note("no copy");
+}
+
+/* Before it is sent.  An order that is to be refused is none of ours to prepare. */
+static void prepare(const struct op_attend_out *o)
+{
+	struct op_attend_out *copy;
+
+	if (!is_sharing(o) || o->lease >= leases_n)
+		return;
+	pthread_mutex_lock(&busy_lock);
+	busy++;
+	pthread_mutex_unlock(&busy_lock);
+	for (unsigned i = 0; !strcmp(o->kind, "share") && i < o->runs.n; i++)
+		if (o->runs.run[i].to && o->runs.run[i].to + o->runs.run[i].count <= POOL_PAGES)
+			copy_to_pool(&leases[o->lease], &o->runs.run[i]);
+	copy = malloc(sizeof *copy);
+	*copy = *o;
+	flight[o->order % FLIGHT] = copy;
+}
+
+static void settle(const struct op_done_in *in)
+{
+	struct op_attend_out *o = flight[in->order % FLIGHT];
+	struct served *s = &leases[o->lease];
+	bool share = !strcmp(o->kind, "share");
+	uint64_t pages = 0;
+
+	for (unsigned i = 0; share && i < o->runs.n; i++) {
+		const struct op_run *run = &o->runs.run[i];
+
+		pages += run->count;
+		if (pages > in->pages)
+			uffd_unprotect(s->uffd, s->address + run->page * PAGE, run->count * PAGE);
+		else if (!fake->keep_frames)
+			punch(s, run);
+	}
+	pthread_mutex_lock(&busy_lock);
+	busy--;
+	pthread_mutex_unlock(&busy_lock);
+	uffd_wake(s->uffd, s->address, s->size);
+	flight[in->order % FLIGHT] = NULL;
+	free(o);
 }
 
 static void do_done(const struct op_done_in *in)
 {
 	struct op_populate_out out = { 0 };
 
-	note("Done %" PRIu64 " %s", in->order, in->bits);
+	if (flight[in->order % FLIGHT] && flight[in->order % FLIGHT]->order == in->order) {
+		settle(in);
+		note("Done %" PRIu64 " %s %" PRIu64, in->order, in->bits, in->pages);
+	} else {
+		note("Done %" PRIu64 " %s", in->order, in->bits);
+	}
 	if (held_fd >= 0)
-		reply(held_fd, OP_populate, &out, -1);
+		reply(held_fd, held_id, &out, -1);
 	held_fd = -1;
 }
 
@@ -188,6 +300,7 @@ static void do_register(int fd, const struct op_register_in *in)
 {
 	struct op_register_out out = { .token = 0xfeedbeefcafef00d, .page_size = PAGE };
 
+	memcpy(out.sharing, fake->sharing, sizeof fake->sharing);
 	note("Register %s size %" PRIu64 " limit %" PRIu64, in->name, in->size, in->limit);
 	reply(fd, OP_register, &out, -1);
 }
@@ -204,6 +317,9 @@ static void do_op(int fd, const struct op *op, const void *in, struct wire_messa
 	case OP_attend:
 		note("Attend %" PRIx64, ((const struct op_attend_in *)in)->token);
 		orders_fd = fd;
+		break;
+	case OP_join_pool:
+		do_join_pool(fd, in);
 		break;
 	case OP_lease:
 		do_lease(fd, in);
@@ -290,9 +406,21 @@ static void give_order(char *line)
 	o->order = ++order_id;
 	o->lease = strtoull(lease, NULL, 10);
 	while ((run = strtok(NULL, ","))) {
-		o->runs.run[o->runs.n].page = strtoull(run, &run, 10);
-		o->runs.run[o->runs.n++].count = strtoull(run + 1, NULL, 10);
+		struct op_run *r = &o->runs.run[o->runs.n++];
+
+		r->page = strtoull(run, &run, 10);
+		r->count = strtoull(run + 1, &run, 10);
+		r->to = *run ? strtoull(run + 1, NULL, 10) : 0;
 	}
+	if (!strcmp(kind, "punch")) {
+		for (unsigned i = 0; i < o->runs.n; i++)
+			punch(&leases[o->lease], &o->runs.run[i]);
+		note("punched");
+		order_id--;
+		free(o);
+		return;
+	}
+	prepare(o);
 	if (body_write_reply(&text, &length, &ops[OP_attend], o, true) == 0)
 		send_text(orders_fd, text, length, NULL, 0);
 	free(o);

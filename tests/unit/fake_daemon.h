@@ -1,7 +1,10 @@
 /* A memctld that does what a test tells it, also what a right one never would.  It runs in a process of its
  * own and shares this struct with the test.
  *
- * Page p of a lease begins with p + 1 when it comes in, so a page of zeros is never right. */
+ * Page p of a lease begins with p + 1 when it comes in, so a page of zeros is never right.
+ *
+ * It shares right: before an order "share" it protects the pages and copies them to the pool, and while an order about
+ * sharing is out it serves no fault; after the answer it drops the lease's frames of what was shared. */
 #pragma once
 
 #include <stdatomic.h>
@@ -14,7 +17,10 @@
 struct fake {
 	pid_t pid;
 	char dir[64], socket[96];
-	int orders; /* write "KIND LEASE PAGE:COUNT[,PAGE:COUNT...]\n" to have an order sent */
+	/* Write "KIND LEASE PAGE:COUNT[:TO][,PAGE:COUNT[:TO]...]\n" to have an order sent.  "punch" is not sent:
+	 * the lease's frames are dropped. */
+	int orders;
+	char sharing[72]; /* what holds for the VM, by Register's reply */
 
 	/* What it is to do wrong. */
 	_Atomic bool mute;          /* answer no call any more */
@@ -24,7 +30,11 @@ struct fake {
 	_Atomic bool refuse;        /* answer each call with NotEnoughMemory, need 111, have 22 */
 	_Atomic bool no_pages;      /* bring no page in */
 	_Atomic unsigned fail_pin;  /* the so-manieth Pin is refused; 0: none */
-	_Atomic bool wait_for_done; /* answer Populate only when a Done has come */
+	_Atomic bool wait_for_done; /* answer what is about a range only when a Done has come */
+	_Atomic bool no_pool;       /* refuse JoinPool */
+	_Atomic bool keep_frames;   /* drop no frames of what was shared: they are in home's way */
+
+	_Atomic unsigned breaks; /* writes to protected pages that were let through */
 
 	/* What it saw, a line each: "Register a", "Done 1 0a", "bye". */
 	_Atomic unsigned notes_n;

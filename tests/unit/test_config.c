@@ -1,8 +1,10 @@
 /* The configuration: strict files, ranges, and defaults that their own rows allow. */
 #include "config.h"
+#include "share_groups.h"
 #include "tests/lib/check.h"
 
 #include <errno.h>
+#include <grp.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -111,6 +113,9 @@ static void files_are_strict(void)
 		{ "[memctld]\nMemZipMaxPct = 101\n", ":2: MemZipMaxPct" },
 		{ "[memctld]\nvictim = lru\n", ":2: victim: wants second-chance" },
 		{ "[memctld]\nsocket_mode = 999\n", ":2: socket_mode" },
+		{ "[memctld]\nshare_with_root = true\n", ":2: share_with_root: wants yes or no" },
+		{ "[memctld]\nShareScanTime = 601\n", ":2: ShareScanTime: wants a number from 0 to 600" },
+		{ "[memctld]\nShareForceSalting = 3\n", ":2: ShareForceSalting" },
 		{ "[memctld]\nswap_dir = swap\n", ":2: swap_dir" },
 		{ "[memctld]\nnonsense\n", ":2: neither" },
 		{ "[memctld\n", ":1: neither" },
@@ -195,11 +200,88 @@ static void the_command_line(void)
 	CHECK_EQ(c.fault_around, 1);
 }
 
+static void yes_and_no(void)
+{
+	struct config c;
+	char why[512], text[CONFIG_TEXT_MAX];
+
+	config_defaults(&c);
+	CHECK(!c.share_with_root);
+	CHECK_EQ(config_set(&c, "share_with_root=yes", why, sizeof why), 0);
+	CHECK(c.share_with_root);
+	setting_format(setting_find("share_with_root"), &c, text, sizeof text);
+	CHECK(!strcmp(text, "yes"));
+	CHECK(config_set(&c, "share_with_root=", why, sizeof why) == -EINVAL);
+	CHECK(c.share_with_root);
+}
+
+static void sharing_groups(void)
+{
+	struct group *gr = getgrgid(0);
+	struct share_groups *g = NULL;
+	char why[512] = "", text[CONFIG_TEXT_MAX];
+	struct config c;
+
+	CHECK(gr);
+	snprintf(text, sizeof text, "[memctld]\nshare_groups = web=1000,root  any=*  staff=7,@%s\n", gr->gr_name);
+	CHECK_MSG(read_text(text, &c, why) == 0, "%s", why);
+	CHECK_MSG(share_groups_parse(&g, c.share_groups, why, sizeof why) == 0, "%s", why);
+	CHECK(share_groups_has(g, "web") && share_groups_has(g, "any") && share_groups_has(g, "staff"));
+	CHECK(!share_groups_has(g, "we") && !share_groups_has(g, "webs") && !share_groups_has(g, ""));
+	CHECK(share_groups_permit(g, "web", 1000, NULL, 0));
+	CHECK(share_groups_permit(g, "web", 0, NULL, 0));
+	CHECK(!share_groups_permit(g, "web", 1001, (gid_t[]){ 1000, 0 }, 2));
+	CHECK(share_groups_permit(g, "any", 4711, NULL, 0));
+	CHECK(share_groups_permit(g, "staff", 7, NULL, 0));
+	CHECK(share_groups_permit(g, "staff", 8, (gid_t[]){ 5, 0 }, 2));
+	CHECK(!share_groups_permit(g, "staff", 8, (gid_t[]){ 5, 6 }, 2));
+	CHECK(!share_groups_permit(g, "other", 0, NULL, 0));
+	share_groups_free(g);
+
+	/* nothing given: no group, and nobody in it */
+	CHECK_EQ(share_groups_parse(&g, "", why, sizeof why), 0);
+	CHECK(!share_groups_has(g, "common") && !share_groups_permit(g, "common", 0, NULL, 0));
+	share_groups_free(g);
+	CHECK(!share_groups_has(NULL, "common"));
+}
+
+static void sharing_groups_are_strict(void)
+{
+	static const struct {
+		const char *text, *says;
+	} rows[] = {
+		{ "web", "wants NAME=" },
+		{ "=root", "wants NAME=" },
+		{ "-a=root", "wants NAME=" },
+		{ "a/b=root", "wants NAME=" },
+		{ "web=", "web= wants users" },
+		{ "web=root,", "web= wants users" },
+		{ "web=root,,1", "web= wants users" },
+		{ "web=root, bob", "web= wants users" },
+		{ "web=nobody-has-this-name", "no user \"nobody-has-this-name\"" },
+		{ "web=@nobody-has-this-name", "no group \"nobody-has-this-name\"" },
+		{ "web=@", "no group \"\"" },
+		{ "web=**", "no user \"**\"" },
+		{ "web=-1", "no user \"-1\"" },
+		{ "web=root web=1", "web is given twice" },
+	};
+
+	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+		struct share_groups *g = NULL;
+		char why[512] = "";
+
+		CHECK_MSG(share_groups_parse(&g, rows[i].text, why, sizeof why) < 0, "taken: %s", rows[i].text);
+		CHECK(!g);
+		CHECK_MSG(strstr(why, rows[i].says), "\"%s\" says: %s", rows[i].text, why);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	return check_main(argc, argv,
 		(const struct scenario[]){ SCENARIO(defaults_are_in_range), SCENARIO(sizes),
 			SCENARIO(a_file_is_read), SCENARIO(files_are_strict),
 			SCENARIO(long_lines_are_refused), SCENARIO(fragments_come_after_the_file),
-			SCENARIO(absent_files), SCENARIO(the_command_line), { 0 } });
+			SCENARIO(absent_files), SCENARIO(the_command_line), SCENARIO(yes_and_no),
+			SCENARIO(sharing_groups), SCENARIO(sharing_groups_are_strict), { 0 } });
 }

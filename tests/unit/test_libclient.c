@@ -422,6 +422,8 @@ static void stats_are_decoded(void)
 	CHECK_EQ(stats.resident, 8192);
 	CHECK_EQ(stats.swapped, 0);
 	CHECK_EQ(stats.faults, 5);
+	CHECK_EQ(stats.shared, 12288);
+	CHECK_EQ(stats.saved, 4096);
 	finish();
 }
 

@@ -431,7 +431,7 @@ static void swap_gives_back_what_it_took(void)
 	uint64_t first, second;
 
 	make_arena(UINT64_MAX);
-	CHECK_MSG(swap_new(&s, arena, &payer, "/var/tmp", 1 << 20, false, &problem) == 0, "%s", problem.text);
+	CHECK_MSG(swap_new(&s, arena, &payer, "/var/tmp", 1 << 20, 1 << 20, false, &problem) == 0, "%s", problem.text);
 	for (unsigned i = 0; i < RUN_MAX; i++) {
 		fill_text(out + i * PAGE_SIZE, i + 1);
 		/* scattered, as victims are */
@@ -464,7 +464,7 @@ static void swap_finds_damage(void)
 
 	direct_init(&direct);
 	make_arena(UINT64_MAX);
-	CHECK(swap_new(&s, arena, &payer, "/var/tmp", 1 << 20, false, &problem) == 0);
+	CHECK(swap_new(&s, arena, &payer, "/var/tmp", 1 << 20, 1 << 20, false, &problem) == 0);
 	fill_text(buf, 5);
 	CHECK_EQ(swap_alloc(s, 1, &slot), 1);
 	CHECK(swap_write(s, slot, &v, 1) == 0);
@@ -512,10 +512,10 @@ static void swap_is_allocated_or_refused(void)
 	struct swap *s;
 
 	make_arena(UINT64_MAX);
-	CHECK_EQ(swap_new(&s, arena, &payer, "/var/tmp", 1ull << 44, false, &problem), -ENOSPC);
+	CHECK_EQ(swap_new(&s, arena, &payer, "/var/tmp", 1ull << 44, 1ull << 44, false, &problem), -ENOSPC);
 	CHECK(problem.kind == PROBLEM_NOT_ENOUGH_SWAP && problem.need == 1ull << 44);
-	CHECK(swap_new(&s, arena, &payer, "/nonexistent", 1 << 20, false, &problem) < 0);
-	CHECK(swap_new(&s, arena, &payer, "/nonexistent", 0, false, &problem) == 0); /* all reserved: no file */
+	CHECK(swap_new(&s, arena, &payer, "/nonexistent", 1 << 20, 1 << 20, false, &problem) < 0);
+	CHECK(swap_new(&s, arena, &payer, "/nonexistent", 0, 0, false, &problem) == 0); /* all reserved: no file */
 	uint64_t slot;
 	CHECK_EQ(swap_alloc(s, 1, &slot), 0);
 	swap_free(s);

@@ -1,12 +1,15 @@
 /* policy/sharing, policy/scan: who shares with whom, and how fast pages are looked at.  The clock is a number here: each
- * rule of the scan stands beside a twin with the rule off, which must do what the rule forbids. */
+ * rule of the scan stands beside a twin with the rule off, which must do what the rule forbids.  And host_ghz, its measure. */
 #include "base/clock.h"
+#include "host_ghz.h"
 #include "policy/scan.h"
 #include "policy/sharing.h"
 #include "tests/lib/check.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define MINUTE_NS (60 * NS_PER_S)
 #define GIB	  262144ull /* pages */
@@ -348,6 +351,45 @@ static void a_long_pause_is_not_made_up_for(void)
 	policy_scan(&s, true, NS_PER_S, NULL, 0);
 }
 
+/* ---- how much processor ---- */
+
+static void write_file(const char *root, const char *name, const char *text)
+{
+	char command[400], path[300];
+	FILE *f;
+
+	snprintf(path, sizeof path, "%s/%s", root, name);
+	snprintf(command, sizeof command, "mkdir -p $(dirname %s)", path);
+	CHECK_EQ(system(command), 0);
+	f = fopen(path, "w");
+	CHECK(f);
+	fputs(text, f);
+	fclose(f);
+}
+
+static void the_hosts_processors_are_added_up(void)
+{
+	char root[] = "/tmp/memctl-test-ghz-XXXXXX", command[100];
+	long online = sysconf(_SC_NPROCESSORS_ONLN);
+
+	CHECK(mkdtemp(root));
+	/* nothing is told: a guess for each that is online */
+	CHECK(fabs(host_ghz(root) - 2.0 * (double)online) < 1e-9);
+	/* as on aarch64: how many, but not how fast */
+	write_file(root, "proc/cpuinfo", "processor\t: 0\nBogoMIPS\t: 50.00\n\nprocessor\t: 1\nBogoMIPS\t: 50.00\n");
+	CHECK(fabs(host_ghz(root) - 4.0) < 1e-9);
+	/* what they run at now */
+	write_file(root, "proc/cpuinfo", "processor\t: 0\nmodel name\t: X @ 3.00GHz\ncpu MHz\t\t: 2500.125\n\n"
+		"processor\t: 1\ncpu MHz\t\t: 1200.000\n");
+	CHECK(fabs(host_ghz(root) - 3.700125) < 1e-9);
+	/* what they can run at is better: idle ones are slow */
+	write_file(root, "sys/devices/system/cpu/cpu1/cpufreq/cpuinfo_max_freq", "3500000\n");
+	CHECK(fabs(host_ghz(root) - 6.000125) < 1e-9);
+	snprintf(command, sizeof command, "rm -r %s", root);
+	CHECK_EQ(system(command), 0);
+	CHECK(host_ghz("") > 0.1);
+}
+
 int main(int argc, char **argv)
 {
 	return check_main(argc, argv, (const struct scenario[]){
@@ -363,5 +405,6 @@ int main(int argc, char **argv)
 		SCENARIO(pressure_begins_a_pass_at_once),
 		SCENARIO(a_change_acts_at_the_next_tick),
 		SCENARIO(a_long_pause_is_not_made_up_for),
+		SCENARIO(the_hosts_processors_are_added_up),
 		{ 0 } });
 }

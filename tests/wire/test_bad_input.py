@@ -259,7 +259,8 @@ def test_names_of_a_vm():
         refused("InvalidValue", c.call, "Register", name="a", size=MIB, sharing="all")
         refused("InvalidValue", c.call, "Register", name="a", size=MIB, sharing="group:")
         refused("InvalidValue", c.call, "Register", name="a", size=MIB, shares=1 << 40)
-        with Vm(d.socket, "A.b_c-9" + "x" * 56, MIB, sharing="group:web"):
+        refused("PermissionDenied", c.call, "Register", name="a", size=MIB, sharing="group:web")
+        with Vm(d.socket, "A.b_c-9" + "x" * 56, MIB, sharing="zero"):
             pass
 
 

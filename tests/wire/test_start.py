@@ -69,6 +69,8 @@ def test_what_cannot_start():
         run(*common, "--arena", "60T", status=1, words="60")
         run(*common, "--arena", "32M", "--set", "access_group=no-such-group", status=1, words="no-such-group")
         run(*common, "--arena", "32M", "--set", "allow_users=root no-such-user", status=1, words="no-such-user")
+        run(*common, "--arena", "32M", "--set", "share_groups=web=no-such-user", status=1, words="no-such-user")
+        run(*common, "--arena", "32M", "--set", "share_groups=web=@no-such-group", status=1, words="no-such-group")
         run(*common, "--arena", "32M", "--socket", directory, status=1, words="cannot listen")
         run(*common, "--arena", "32M", "--socket", "/nonexistent/s", status=1, words="cannot listen")
         run(*common, "--arena", "32M", "--socket", os.path.join(directory, "x" * 120), status=1, words="cannot listen")

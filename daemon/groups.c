@@ -1,0 +1,128 @@
+#include "groups.h"
+
+#include "base/log.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct groups {
+	struct arena *arena;
+	const struct mem_settings *settings;
+	struct list list;
+};
+
+int groups_new(struct groups **ret, struct arena *a, const struct mem_settings *settings)
+{
+	struct groups *g = calloc(1, sizeof *g);
+
+	if (!g)
+		return -ENOMEM;
+	g->arena = a;
+	g->settings = settings;
+	list_init(&g->list);
+	*ret = g;
+	return 0;
+}
+
+void groups_free(struct groups *g)
+{
+	if (!g)
+		return;
+	assert(list_empty(&g->list));
+	free(g);
+}
+
+static struct group *find(struct groups *g, const char *name)
+{
+	list_foreach(l, &g->list) {
+		struct group *at = container_of(l, struct group, link);
+
+		if (!at->is_private && !strcmp(at->name, name))
+			return at;
+	}
+	return NULL;
+}
+
+static void free_group(struct group *group)
+{
+	pool_unref(group->pool);
+	free(group);
+}
+
+static int make(struct groups *g, const struct group_wish *w, struct group **ret, struct problem *p)
+{
+	struct group *group = calloc(1, sizeof *group);
+	char name[80];
+	int r;
+
+	if (!group)
+		return -ENOMEM;
+	snprintf(group->name, sizeof group->name, "%.63s", w->name);
+	snprintf(name, sizeof name, "%s:%s", w->is_private ? "vm" : "group", group->name);
+	group->is_private = w->is_private;
+	list_init(&group->members);
+	r = pool_new(&group->pool, g->arena, g->settings, name, w->pages, w->swap_dir, p);
+	if (r < 0) {
+		free(group);
+		return r;
+	}
+	list_append(&g->list, &group->link);
+	if (!w->is_private)
+		log_info("sharing group %s: made", group->name);
+	*ret = group;
+	return 0;
+}
+
+int groups_join(struct groups *g, const struct group_wish *w, struct group_member *m, struct problem *p)
+{
+	struct group *group = w->is_private ? NULL : find(g, w->name);
+	int r;
+
+	assert(!m->group);
+	if (!group) {
+		r = make(g, w, &group, p);
+		if (r < 0)
+			return r;
+	}
+	m->group = group;
+	group->n_members++;
+	list_append(&group->members, &m->link);
+	return 0;
+}
+
+void groups_leave(struct groups *g, struct group_member *m)
+{
+	struct group *group = m->group;
+
+	if (!group)
+		return;
+	m->group = NULL;
+	list_remove(&m->link);
+	if (--group->n_members > 0)
+		return;
+	list_remove(&group->link);
+	if (!group->is_private)
+		log_info("sharing group %s: its last VM has gone", group->name);
+	free_group(group);
+}
+
+struct list *groups_list(struct groups *g)
+{
+	return &g->list;
+}
+
+void groups_numbers(struct groups *g, struct groups_numbers *ret)
+{
+	*ret = (struct groups_numbers){ 0 };
+	list_foreach(l, &g->list) {
+		struct pool_numbers n;
+
+		pool_numbers(container_of(l, struct group, link)->pool, &n);
+		ret->pools++;
+		ret->shared_pages += n.references;
+		ret->common_pages += n.entries;
+	}
+}
