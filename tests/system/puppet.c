@@ -40,6 +40,8 @@ static unsigned leases_n;
 static struct hammer hammers[HAMMERS_MAX];
 static int scratch = -1;
 static uint32_t owner;
+static bool owner_given;
+static char sharing[80];
 
 static sigjmp_buf bus_return;
 static volatile sig_atomic_t bus_guarded;
@@ -70,10 +72,14 @@ static uint8_t *address(char **w)
 	return (uint8_t *)memctl_lease_address(lease_of(w)) + number(w, 2) * PAGE;
 }
 
-/* SEED KIND after L FIRST COUNT */
+/* SEED KIND after L FIRST COUNT, and for fill and check the number that the first page goes by: pages are alike that go
+ * by one number. */
 static struct content content_of(char **w, uint64_t page)
 {
 	int kind = w[5] ? content_kind_find(w[5]) : CONTENT_TEXT;
+
+	if (w[5] && w[6] && w[6][0] >= '0' && w[6][0] <= '9')
+		page = number(w, 6) + page - number(w, 2);
 
 	return (struct content){ .seed = number(w, 4), .owner = owner, .page = page,
 		.kind = kind < 0 ? content_mix(page + number(w, 4)) : (uint32_t)kind };
@@ -81,7 +87,7 @@ static struct content content_of(char **w, uint64_t page)
 
 static int lease_fd_of(char **w)
 {
-	return view_find_fd(memctl_lease_address(lease_of(w)));
+	return view_find_fd(memctl_lease_address(lease_of(w)), memctl_lease_size(lease_of(w)));
 }
 
 /* ---- commands: 0 if they answered, or -errno with *e ---- */
@@ -89,11 +95,52 @@ static int lease_fd_of(char **w)
 static int do_register(char **w, struct memctl_error *e)
 {
 	struct memctl_vm vm = { .struct_size = sizeof vm, .name = w[1], .size = number(w, 2),
-		.reservation = number(w, 3), .limit = number(w, 4), .swap_dir = w[4] ? w[5] : NULL };
+		.reservation = number(w, 3), .limit = number(w, 4), .swap_dir = w[4] ? w[5] : NULL,
+		.sharing = sharing[0] ? sharing : NULL };
 	int r = memctl_register(client, &vm, e);
 
-	owner = (uint32_t)strlen(w[1]) << 8 | (uint8_t)w[1][strlen(w[1]) - 1];
+	if (!owner_given)
+		owner = (uint32_t)strlen(w[1]) << 8 | (uint8_t)w[1][strlen(w[1]) - 1];
 	return r < 0 ? r : (puts("ok"), 0);
+}
+
+/* What the VM asks for when it is registered. */
+static int do_sharing(char **w, struct memctl_error *e)
+{
+	snprintf(sharing, sizeof sharing, "%s", w[1]);
+	puts("ok");
+	return 0;
+}
+
+/* Whose content it writes, instead of its own: that of several puppets is to be alike. */
+static int do_owner(char **w, struct memctl_error *e)
+{
+	owner = (uint32_t)number(w, 1);
+	owner_given = true;
+	puts("ok");
+	return 0;
+}
+
+/* What `fill` would write, into a file: for clients that are not puppets. */
+static int do_save(char **w, struct memctl_error *e)
+{
+	int fd = open(w[7], O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	uint8_t page[CONTENT_PAGE];
+
+	if (fd < 0)
+		return -errno;
+	for (uint64_t i = 0; i < number(w, 3); i++) {
+		struct content c = content_of(w, number(w, 2) + i);
+
+		content_make(page, &c);
+		if (pwrite(fd, page, PAGE, (off_t)(i * PAGE)) != (ssize_t)PAGE) {
+			close(fd);
+			return -EIO;
+		}
+	}
+	close(fd);
+	puts("ok");
+	return 0;
 }
 
 static int do_helper(char **w, struct memctl_error *e)
@@ -395,12 +442,15 @@ static const struct command {
 	int (*run)(char **w, struct memctl_error *e);
 } commands[] = {
 	{ "register", 3, false, do_register },	/* NAME SIZE [RESERVATION [LIMIT [SWAP_DIR]]] */
+	{ "sharing", 2, false, do_sharing },	/* off, zero, vm, group:NAME; before register */
+	{ "owner", 2, false, do_owner },	/* NUMBER */
 	{ "helper", 1, false, do_helper },
 	{ "faults", 1, false, do_faults },
 	{ "lease", 3, false, do_lease },	/* GPA SIZE -> L */
 	{ "release", 2, true, do_release },	/* L */
-	{ "fill", 6, true, do_fill },		/* L FIRST COUNT SEED KIND (or mix) */
+	{ "fill", 6, true, do_fill },		/* L FIRST COUNT SEED KIND (or mix) [AS] */
 	{ "check", 6, true, do_check },		/* the same -> WRONG why */
+	{ "save", 8, false, do_save },		/* the same and FILE */
 	{ "touch", 7, true, do_touch },		/* the same and r or w -> sum of the bytes read */
 	{ "will_need", 4, true, do_range },	/* L FIRST COUNT */
 	{ "dont_need", 4, true, do_range },

@@ -42,13 +42,18 @@ def program(d):
 
 
 class Puppet(Actor):
-    """A client with a VM `name` of `size` MiB (none: not registered) and a lease 0 of `lease` MiB (default: all)."""
+    """A client with a VM `name` of `size` MiB (none: not registered) and a lease 0 of `lease` MiB (default: all).
+    Puppets with one `owner` write the same content for the same seed, kind and page."""
 
     def __init__(self, d, name, size=None, reservation=0, limit=0, lease=None, helper=True, swap_dir="",
-                 nobody=False):
+                 nobody=False, sharing=None, owner=None):
         super().__init__(d, name, [program(d)], nobody=nobody)
         try:
             self._answer("connect", 30)
+            if sharing:
+                self.do("sharing", sharing)
+            if owner is not None:
+                self.do("owner", owner)
             if size is not None:
                 self.do("register", name, int(size * MIB), int(reservation * MIB), int(limit * MIB), swap_dir)
                 self.vm = name
@@ -75,9 +80,9 @@ class Puppet(Actor):
         self.tell(command)
         return shlex.split(self._answer(command, seconds).replace("'", ""))
 
-    def check(self, first, count, seed, kind, lease=0, command="check"):
+    def check(self, first, count, seed, kind, lease=0, command="check", like=()):
         """Every byte of the pages is what `fill` put there."""
-        wrong, *why = self.do(command, lease, first, count, seed, kind, seconds=120)
+        wrong, *why = self.do(command, lease, first, count, seed, kind, *like, seconds=120)
         if int(wrong):
             raise AssertionError("%s: %s of %d pages are wrong: %s" % (self.name, wrong, count, " ".join(why)))
 

@@ -17,7 +17,8 @@ from system.puppet import MIB, Puppet, daemon  # noqa: E402
 
 MEMCTL = os.path.join(build_dir(), "cli", "memctl")
 OK, DIFFERENCE, NO_MEMORY, NOT_FOUND, SYSTEM, PERMISSION, TIMEOUT, USAGE, UNREACHABLE = 0, 1, 2, 3, 4, 5, 6, 16, 69
-COMMANDS = ["status", "vm list", "vm show", "vm rm", "vm pmap", "stat", "audit", "config show", "run", "tune", "catalogue",
+COMMANDS = ["status", "vm list", "vm show", "vm rm", "vm pmap", "share groups", "share top", "share scan", "stat", "audit",
+            "config show", "run", "tune", "catalogue",
             "version", "help"]
 
 
@@ -62,7 +63,7 @@ def completed(d, *words):
 
 def test_completion_knows_every_command():
     check_eq(sorted(set(completed(None, ""))), sorted({c.split()[0] for c in COMMANDS}), "first words")
-    for first in ("vm", "config"):
+    for first in ("vm", "config", "share"):
         check_eq(sorted(completed(None, first, "")), sorted(c.split()[1] for c in COMMANDS if c.startswith(first + " ")),
                  "second words")
     check_eq(completed(None, "help", "vm", "p"), ["pmap"], "of help")
@@ -226,6 +227,7 @@ def test_completion_knows_names():
     with daemon(64) as d, Puppet(d, "web", 8), Puppet(d, "data-base", 8):
         check_eq(sorted(completed(d, "vm", "show", "")), ["data-base", "web"], "VMs")
         check_eq(completed(d, "stat", "--json", "w"), ["web"], "of stat")
+        check_eq(completed(d, "share", "top", "w"), ["web"], "of share top")
         settings = completed(d, "tune", "")
         check("zstd_level" in settings and "arena" not in settings, settings)
 
@@ -303,6 +305,36 @@ def test_stat():
         exits(d.run_memctl("stat", "-o", "NONSENSE"), USAGE)
 
 
+def test_share():
+    groups = [{"group": "web", "private": False, "members": ["a", "b"], "shared_bytes": 3 * MIB, "common_bytes": MIB,
+               "saving_bytes": 2 * MIB, "charged_bytes": MIB}]
+    reply = {"parameters": {"groups": groups}}
+    lines = answered(reply, "share", "groups").stdout.splitlines()
+    check(lines[0].split()[:4] == ["GROUP", "PRIVATE", "MEMBERS", "SHARED"], lines[0])
+    check_eq(lines[1].split()[:9], ["web", "no", "a,b", "3", "MiB", "1", "MiB", "2", "MiB"], "a row")
+    check_eq(json.loads(answered(reply, "share", "groups", "--json").stdout), dict(schema="memctl/1", groups=groups), "JSON")
+    pairs = [{"a": "a", "b": "b", "pages": 256, "bytes": MIB, "group": "web", "private": False}]
+    lines = answered({"parameters": {"pairs": pairs}}, "share", "top", "a").stdout.splitlines()
+    check_eq([line.split() for line in lines], [["VM", "WITH", "PAGES", "SIZE", "GROUP"], ["a", "b", "256", "1", "MiB", "web"]],
+             "share top")
+
+
+def test_share_of_a_daemon():
+    with daemon(64) as d, Puppet(d, "web", 8):
+        check_eq(human(d, "share", "scan"), "", "silence of success")
+        check_eq(as_json(d, "share", "scan", "web")["vms"], 1, "VMs")
+        check(isinstance(as_json(d, "share", "groups")["groups"], list))
+        check(isinstance(as_json(d, "share", "top", "web")["pairs"], list))
+        status = human(d, "status")
+        check(re.search(r"^sharing\n  shared .*\n  common .*\n  saving ", status, re.M), status)
+        text = human(d, "vm", "show", "web")
+        check(re.search(r"^sharing\n  with +vm\b", text, re.M), text)
+        for command in ("top", "scan"):
+            exits(d.run_memctl("share", command, "nobody"), NOT_FOUND)
+        human(d, "tune", "ShareRateMax", "0")
+        exits(d.run_memctl("share", "scan"), SYSTEM, "ShareRateMax")
+
+
 def test_audit():
     with daemon(64) as d, Puppet(d, "web", 8) as p:
         p.do("fill", 0, 0, 64, 1, "random")
@@ -364,6 +396,8 @@ def test_no_permission_is_5():
         exits(as_nobody(d, "status"), OK)
         exits(as_nobody(d, "tune", "zstd_level", "3"), PERMISSION)
         exits(as_nobody(d, "vm", "rm", "web"), PERMISSION)
+        exits(as_nobody(d, "share", "scan"), PERMISSION)
+        exits(as_nobody(d, "share", "top"), PERMISSION)
         os.chmod(d.socket, 0o600)
         exits(as_nobody(d, "status"), PERMISSION, d.socket)
 

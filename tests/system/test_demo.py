@@ -65,6 +65,7 @@ def test_demo_every_byte_is_right():
     check(numbers["arena_peak_bytes"] <= numbers["arena_bytes"], "the arena is a wall")
     check_eq(numbers["leased_bytes"], numbers["arena_bytes"] * 5 // 2, "leased")
     check(numbers["compressed_bytes"] > 0 and numbers["swapped_bytes"] > 0, "compressed and swapped")
+    check(numbers["shared_saved_bytes"] > 0, "saved by sharing")
     check_eq(len(numbers["vms"]), 4, "VMs")
 
 

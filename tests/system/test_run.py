@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import termios
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from lib.check import check, check_eq, main, skip  # noqa: E402
@@ -92,10 +93,10 @@ def test_a_program_on_a_lease():
 def test_the_vm_is_as_ordered():
     with daemon(64) as d:
         p = start(d, RAM + "say('there'); sys.stdin.read()", "--reservation", "4M", "--limit", "16MiB", "--shares", "77",
-                  "--sharing", "off", "--swap-dir", d.swap_dir)
+                  "--sharing", "zero", "--swap-dir", d.swap_dir)
         vm = d.memctl("vm", "show", "guest")["vm"]
-        check_eq([vm["size_bytes"], vm["reservation_bytes"], vm["limit_bytes"], vm["shares"], vm["leased_bytes"]],
-                 [48 * MIB, 4 * MIB, 16 * MIB, 77, 48 * MIB], "the VM")
+        check_eq([vm["size_bytes"], vm["reservation_bytes"], vm["limit_bytes"], vm["shares"], vm["leased_bytes"],
+                  vm["sharing"]], [48 * MIB, 4 * MIB, 16 * MIB, 77, 48 * MIB, "zero"], "the VM")
         p.stdin.close()
         check_eq(p.wait(20), 0, "exit")
         wait_until(lambda: not d.memctl("vm", "list")["vms"], 10, "its end")
@@ -199,6 +200,7 @@ REFUSED = [
     ("failed(libc.munmap, ctypes.c_void_p(at(ram)), ctypes.c_size_t(4096))", "EINVAL", "as a whole"),
     ("failed(libc.mremap, ctypes.c_void_p(at(ram)), ctypes.c_size_t(SIZE), ctypes.c_size_t(4096), 0)", "EINVAL", "moved"),
     ("failed(libc.madvise, ctypes.c_void_p(at(ram)), ctypes.c_size_t(MIB), 23)", "EPERM", "prealloc"),
+    ("failed(libc.madvise, ctypes.c_void_p(at(ram)), ctypes.c_size_t(MIB), 102)", "EINVAL", "guard"),
     ("failed(libc.mlockall, 1)", "EPERM", "mem-lock"),
     ("failed(libc.memfd_create, b'guest', 4)", "EINVAL", "hugetlb"),
     ("failed(libc.open, sys.executable.encode(), os.O_DIRECT)", "EINVAL", "O_DIRECT"),
@@ -237,11 +239,11 @@ def test_refusals():
 
 
 def test_what_harms_is_swallowed():
-    """Huge pages, merging, forking: as if done, and the kernel never heard of it."""
+    """Huge pages, merging, forking, dropping: as if done, and the kernel never heard of it."""
     with daemon(64) as d:
         script = RAM + """
 ram[0] = 1
-for advice in (14, 12, 11, 17, 25, 8, 20, 21, 3):
+for advice in (14, 12, 11, 17, 25, 8, 20, 21, 3, 4, 24):
     say(failed(libc.madvise, ctypes.c_void_p(at(ram)), ctypes.c_size_t(SIZE), advice))
 lines, ours = open("/proc/self/smaps").read().splitlines(), False
 for line in lines:
@@ -250,7 +252,7 @@ for line in lines:
         say([f in line.split() for f in ("um", "uw", "dc", "nh", "dd", "hg", "mg")])
         break
 """
-        check_eq(run(d, script).stdout.splitlines(), ["it did it"] * 9 + [str([True] * 5 + [False] * 2)], "output")
+        check_eq(run(d, script).stdout.splitlines(), ["it did it"] * 11 + [str([True] * 5 + [False] * 2)], "output")
 
 
 def test_a_child_leaves_the_lease_alone():
@@ -264,6 +266,58 @@ if os.fork() == 0:
 say(os.wait()[1], ram[0])
 """
         check_eq(run(d, script).stdout, "0 3\n", "output")
+
+
+def test_shared_memory_in_the_programs_hands():
+    """Pages that are shared, and private copies of such, are advised away, discarded, written to files, met by a fork and
+    unmapped."""
+    with daemon(96, settings=["ShareScanTime=0", "ShareScanGHz=1000000", "ShareRateMax=10000000"]) as d:
+        script = PRELUDE + """fd = door()
+low, high = mmap.mmap(fd, 16 * MIB), mmap.mmap(fd, 32 * MIB, offset=16 * MIB)
+half = os.urandom(8 * MIB)
+low[:] = half + half; high[:] = low[:] + low[:]
+say("there"); sys.stdin.readline()
+for i in range(0, 4 * MIB, 4096):
+    low[i] ^= 255
+own = bytes(b ^ 255 if i % 4096 == 0 else b for i, b in enumerate(half[:4 * MIB])) + half[4 * MIB:]
+say(low[:8 * MIB] == own, libc.madvise(ctypes.c_void_p(at(low)), ctypes.c_size_t(16 * MIB), 4), low[:8 * MIB] == own)
+child = os.fork()
+if child == 0:
+    os._exit(0)
+os.waitpid(child, 0)
+file = os.memfd_create("file", 0)
+say(os.write(file, high), os.pread(file, 32 * MIB, 0) == half * 4, os.write(file, low), low[:] == own + half)
+libc.fallocate(fd, 3, ctypes.c_long(2 * MIB), ctypes.c_long(4 * MIB))
+libc.fallocate(fd, 3, ctypes.c_long(12 * MIB), ctypes.c_long(8 * MIB))
+say(low[:] == own[:2 * MIB] + bytes(4 * MIB) + own[6 * MIB:] + half[:4 * MIB] + bytes(4 * MIB), high[:] == bytes(4 * MIB) + half[4 * MIB:] + half * 3)
+say("again"); sys.stdin.readline()
+high.close()
+say(low[:] == own[:2 * MIB] + bytes(4 * MIB) + own[6 * MIB:] + half[:4 * MIB] + bytes(4 * MIB)); sys.stdin.read()
+"""
+
+        def shared(mib):
+            d.memctl("share", "scan")
+            time.sleep(0.2)
+            return d.memctl("vm", "show", "guest")["vm"]["shared_bytes"] > mib * MIB
+
+        p = start(d, script, "--sharing", "vm")
+        wait_until(lambda: shared(46), 20, "sharing")
+        p.stdin.write("\n")
+        p.stdin.flush()
+        for line in ("True 0 True", "%d True %d True" % (32 * MIB, 16 * MIB), "True True", "again"):
+            check_eq(p.stdout.readline().strip(), line, "what it finds")
+        d.audit()
+        wait_until(lambda: shared(24), 20, "sharing again")
+        p.stdin.write("\n")
+        p.stdin.flush()
+        check_eq(p.stdout.readline().strip(), "True", "what is left")
+        d.audit()
+        check_eq(d.memctl("vm", "show", "guest")["vm"]["leased_bytes"], 16 * MIB, "leased")
+        p.stdin.close()
+        check_eq(p.wait(20), 0, "exit")
+
+
+test_shared_memory_in_the_programs_hands.seconds = 60
 
 
 def test_refused_by_the_daemon():

@@ -175,6 +175,47 @@ def test_restarted_at_once():
         d.audit()
 
 
+# Passes of the scan when they are asked for, at any speed.
+SCANNED = ["ShareScanTime=0", "ShareScanGHz=1000000", "ShareRateMax=10000000"]
+
+
+def shared(d, more_than):
+    def enough():
+        d.memctl("share", "scan")
+        time.sleep(0.2)
+        return vm(d)["shared_bytes"] > more_than
+
+    wait_until(enough, 30, "the sharing of %d MiB" % (more_than / MIB))
+
+
+def test_shared_in_every_way_to_start():
+    """The half of it that is there twice is shared, read, written anew by a reset, and shared again: also when QEMU has locked
+    itself into a sandbox, became another user and another process."""
+    ways = [(["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"], []), (["-daemonize"], [])]
+    if os.geteuid() == 0:
+        ways.append((["-runas", "nobody"], []))
+        ways.append((["-runas", "nobody", "-chroot", "/var/empty" if os.path.isdir("/var/empty") else "/var"], []))
+    half = random.randbytes(12 * MIB)
+    with daemon(96, settings=SCANNED) as d:
+        for args, wrapper in ways:
+            with Qemu(d, *args, wrapper=wrapper, options=["--sharing", "vm"], content=half + half) as q:
+                shared(d, 20 * MIB)
+                before = vm(d)
+                q.do("system_reset")    # the loader writes it again
+                wait_until(lambda b=before: vm(d)["break_pages"] - b["break_pages"] > 4000, 20, "breaks %s" % args)
+                wait_until(lambda: not vm(d)["breaking_bytes"], 20, "the way home %s" % args)
+                shared(d, 20 * MIB)
+                d.audit()
+                if "-chroot" not in args and "-runas" not in args:    # they cannot write here
+                    q.check_content()
+                q.do("quit")
+            gone(d)
+            d.audit()
+
+
+test_shared_in_every_way_to_start.seconds = 120
+
+
 def test_memory_comes_and_goes():
     with daemon(32) as d, Qemu(d, "-m", "128M,slots=2,maxmem=256M") as q:
         add = {"qom-type": "memory-backend-memfd", "size": 64 * MIB}
