@@ -18,7 +18,7 @@ struct tag {
 };
 #define TAIL (CONTENT_PAGE - sizeof(uint64_t))
 
-const char *const content_kind_names[CONTENT_KINDS] = { "zero", "text", "sparse", "random" };
+const char *const content_kind_names[CONTENT_KINDS] = { "zero", "text", "sparse", "random", "common" };
 
 int content_kind_find(const char *name)
 {
@@ -78,8 +78,24 @@ static void make_text(uint8_t *p, unsigned n, uint64_t rng)
 	}
 }
 
-void content_make(uint8_t *ret_page, const struct content *c)
+uint64_t content_common(uint64_t page, uint64_t sequence)
 {
+	return (page + 7 * sequence) % CONTENT_COMMONS;
+}
+
+/* What is in the tag: of common pages nothing that tells one owner's from another's. */
+static struct content as_tagged(const struct content *c)
+{
+	if (c->kind != CONTENT_COMMON)
+		return *c;
+	return (struct content){ .seed = c->seed, .owner = CONTENT_COMMON_OWNER, .kind = c->kind,
+		.page = c->owner == CONTENT_COMMON_OWNER ? c->page : content_common(c->page, c->sequence) };
+}
+
+void content_make(uint8_t *ret_page, const struct content *whose)
+{
+	struct content tagged = as_tagged(whose);
+	const struct content *c = &tagged;
 	struct tag tag = { .magic = TAG_MAGIC, .seed = c->seed, .owner = c->owner, .kind = c->kind,
 		.page = c->page, .sequence = c->sequence };
 	uint64_t rng = c->seed ^ ((uint64_t)c->owner << 48) ^ (c->page << 20) ^ c->sequence, v;
@@ -90,7 +106,7 @@ void content_make(uint8_t *ret_page, const struct content *c)
 	if (c->kind == CONTENT_ZERO)
 		return;
 	rng = random_next(&rng);
-	if (c->kind == CONTENT_TEXT)
+	if (c->kind == CONTENT_TEXT || (c->kind == CONTENT_COMMON && c->page % 2))
 		make_text(body, n, rng);
 	else if (c->kind == CONTENT_SPARSE)
 		for (unsigned i = 0; i < 8; i++) {
@@ -114,6 +130,11 @@ enum content_kind content_mix(uint64_t number)
 	return r < 12 ? CONTENT_ZERO : r < 52 ? CONTENT_TEXT : r < 72 ? CONTENT_SPARSE : CONTENT_RANDOM;
 }
 
+enum content_kind content_mix_common(uint64_t number, unsigned percent)
+{
+	return random_next(&number) % 100 < percent ? CONTENT_COMMON : content_mix(number);
+}
+
 bool content_is_zero(const uint8_t *page)
 {
 	return !page[0] && !memcmp(page, page + 1, CONTENT_PAGE - 1);
@@ -131,6 +152,17 @@ bool content_identify(const uint8_t *page, struct content *ret)
 		return false;
 	*ret = (struct content){ tag.seed, tag.owner, tag.kind, tag.page, tag.sequence };
 	return true;
+}
+
+bool content_is_of(const struct content *is, const struct content *want, uint64_t *ret_sequence)
+{
+	*ret_sequence = is->sequence;
+	if (is->kind != CONTENT_COMMON)
+		return is->owner == want->owner && is->page == want->page;
+	for (*ret_sequence = want->sequence; *ret_sequence < want->sequence + CONTENT_COMMONS; ++*ret_sequence)
+		if (content_common(want->page, *ret_sequence) == is->page)
+			return true;
+	return false;
 }
 
 void content_explain(const uint8_t *page, const struct content *expected, char *ret, unsigned size)

@@ -13,6 +13,7 @@ enum content_kind {
 	CONTENT_TEXT,	/* words of a small dictionary: compresses about as real text does */
 	CONTENT_SPARSE,	/* mostly zero: compresses very well */
 	CONTENT_RANDOM,	/* does not compress: goes to the swap file */
+	CONTENT_COMMON,	/* one of few pages that all owners have, often: shared.  See content_common() */
 	CONTENT_KINDS,
 };
 extern const char *const content_kind_names[CONTENT_KINDS];
@@ -27,11 +28,21 @@ struct content {
 	uint64_t sequence;
 };
 
+/* A page of kind "common" is one of CONTENT_COMMONS, whoever owns it; this says which.  Neighbours of the same sequence
+ * are neighbours there too, so what is shared comes in runs. */
+#define CONTENT_COMMONS	     1024u
+#define CONTENT_COMMON_OWNER UINT32_MAX
+uint64_t content_common(uint64_t page, uint64_t sequence);
+
 void content_make(uint8_t *ret_page, const struct content *c);
 /* One of a fixed mix of kinds, chosen by `number`. */
 enum content_kind content_mix(uint64_t number);
+/* The same, of which so many percent are common. */
+enum content_kind content_mix_common(uint64_t number, unsigned percent);
 /* Whether the page is some page that content_make() made; *ret says which. */
 bool content_identify(const uint8_t *page, struct content *ret);
+/* Whether a page so identified may be an older or newer content of this page; *ret gets the sequence to believe. */
+bool content_is_of(const struct content *is, const struct content *want, uint64_t *ret_sequence);
 /* Into text: what is on `page` where `expected` should be. */
 void content_explain(const uint8_t *page, const struct content *expected, char *ret, unsigned size);
 bool content_is_zero(const uint8_t *page);

@@ -60,7 +60,7 @@ static void advance(const struct oracle *o, struct worker *w, struct ground *g, 
 	uint64_t sequence = (g->expect[page] >> 3) + 1;
 	struct content c;
 
-	g->expect[page] = sequence << 3 | content_mix(random_next(&w->rng));
+	g->expect[page] = sequence << 3 | content_mix_common(random_next(&w->rng), o->common);
 	c = expected(o, g, page);
 	content_make(ret, &c);
 }
@@ -72,6 +72,7 @@ static void compare(const struct oracle *o, struct worker *w, struct ground *g, 
 {
 	struct content want = expected(o, g, page), is;
 	char text[160], wanted[160];
+	uint64_t sequence;
 
 	content_make(w->page, &want);
 	w->tally.verified_pages++;
@@ -85,8 +86,8 @@ static void compare(const struct oracle *o, struct worker *w, struct ground *g, 
 	oracle_wrong(o, during, g->base + page, text, wanted);
 	if (content_is_zero(w->other))
 		g->expect[page] = want.sequence << 3 | CONTENT_ZERO;
-	else if (content_identify(w->other, &is) && is.owner == o->owner && is.page == want.page)
-		g->expect[page] = is.sequence << 3 | is.kind;
+	else if (content_identify(w->other, &is) && content_is_of(&is, &want, &sequence))
+		g->expect[page] = sequence << 3 | is.kind;
 }
 
 static void verify(struct oracle *o, struct worker *w, struct ground *g, uint64_t page, const char *during)
@@ -292,8 +293,8 @@ void ground_step(struct oracle *o, struct worker *w, struct ground *g)
 		read_into(o, w, g, page, n);
 	} else if (what < 980) {
 		write_from(o, w, g, page, n);
-	} else if (!o->plain) {
-		/* Drops the mapping, not the page: the content stays. */
+	} else if (o->zaps) {
+		/* Drops the mapping, not the page: the content stays, unless the page is a private copy. */
 		madvise(g->addr + page * PAGE, n * PAGE, MADV_DONTNEED);
 		w->tally.zaps++;
 	}

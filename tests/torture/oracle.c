@@ -2,13 +2,16 @@
  *
  * One lease of `size` less an eighth is split between two oracles, whole pages (ground.c) and words (words.c);
  * a second lease of the last eighth comes and goes (tenant.c).  What is expected lies outside the leases.
+ * With --common the contents of many pages are equal, across VMs and inside one, and with --phase-ms the word oracle makes
+ * pages equal by agreement, so that there is something to share; what is expected is known of each page as before.
  * Everything random follows from --seed, --owner and the number of the thread.
  *
  * Lines on stdin steer it, JSON lines on stdout answer; messages go to stderr:
  *
  *	(start)   {"event":"ready"}, then {"event":"filled"} when all pages were written once
  *	stop      threads end, every page and word is verified: {"event":"report", ...}
- *	view      {"event":"view","unregistered":N,"data":[[page,count],...]} of the first lease
+ *	count     {"event":"count","wrong":N}: differences seen so far, whatever the threads wait for
+ *	view      {"event":"view","unregistered":N,"mappings":N,"data":[[page,count],...]} of the first lease
  *	quit, EOF release everything and exit: 0, or 1 if a byte was wrong or a call failed
  */
 #include "tests/torture/oracle.h"
@@ -26,9 +29,11 @@
 #define COMPLAINTS_MAX 24
 
 static _Atomic unsigned complaints;
+static _Atomic uint64_t wrongs;
 
 void oracle_wrong(const struct oracle *o, const char *during, uint64_t page, const char *found, const char *expected)
 {
+	wrongs++;
 	if (atomic_fetch_add(&complaints, 1) < COMPLAINTS_MAX)
 		fprintf(stderr, "oracle %u: page %" PRIu64 " %s: found %s; expected %s\n", o->owner, page, during, found,
 			expected);
@@ -64,11 +69,16 @@ static void *run_task(void *userdata)
 	} else {
 		ground_fill(o, w, &o->ground, w->index, o->threads);
 		pthread_barrier_wait(t->filled);
-		while (!o->stop)
+		if (o->phase_ms && !w->index)
+			words_needle(o, w);
+		while (!o->stop) {
 			if (random_below(&w->rng, 2))
 				ground_step(o, w, &o->ground);
 			else
 				words_step(o, w);
+			if (o->rest_us)
+				usleep(o->rest_us);
+		}
 	}
 	return NULL;
 }
@@ -94,7 +104,7 @@ static void report(const struct oracle *o, const struct worker *w)
 		FIELD(verified_pages), FIELD(wrong_pages), FIELD(verified_words), FIELD(wrong_words), FIELD(writes),
 		FIELD(discards), FIELD(sweeps), FIELD(populates), FIELD(hints), FIELD(zaps), FIELD(pins),
 		FIELD(pins_refused), FIELD(reads_into), FIELD(writes_from), FIELD(system_calls), FIELD(leases),
-		FIELD(errors),
+		FIELD(resets), FIELD(pokes), FIELD(errors),
 #undef FIELD
 	};
 
@@ -115,7 +125,7 @@ static int view(const struct oracle *o)
 	void *addr = memctl_lease_address(o->ground.lease);
 	unsigned mappings = 0;
 	int64_t unregistered = view_unregistered(addr, size, &mappings);
-	int fd = view_find_fd(addr);
+	int fd = view_find_fd(addr, size);
 
 	if (unregistered < 0 || fd < 0) {
 		fprintf(stderr, "oracle %u: cannot look at the own lease: %s\n", o->owner,
@@ -132,7 +142,8 @@ static int view(const struct oracle *o)
 static int usage(void)
 {
 	fprintf(stderr, "usage: oracle --name NAME [--owner N] [--seed N] [--size BYTES] [--reservation BYTES] "
-			"[--limit BYTES] [--threads N] [--plain] [--no-tenant] [--quiet]\n");
+			"[--limit BYTES] [--threads N] [--sharing HOW] [--common PERCENT] [--phase-ms N] [--pause-us N] [--rest-us N] "
+			"[--plain] [--no-tenant] [--quiet]\n");
 	return 2;
 }
 
@@ -141,7 +152,9 @@ int main(int argc, char **argv)
 	static const struct option options[] = { { "name", 1, NULL, 'n' }, { "owner", 1, NULL, 'o' },
 		{ "seed", 1, NULL, 's' }, { "size", 1, NULL, 'z' }, { "reservation", 1, NULL, 'r' },
 		{ "limit", 1, NULL, 'l' }, { "threads", 1, NULL, 't' }, { "plain", 0, NULL, 'p' },
-		{ "no-tenant", 0, NULL, 'T' }, { "quiet", 0, NULL, 'q' }, { 0 } };
+		{ "sharing", 1, NULL, 'S' }, { "common", 1, NULL, 'c' }, { "phase-ms", 1, NULL, 'h' },
+		{ "pause-us", 1, NULL, 'u' },
+		{ "rest-us", 1, NULL, 'R' }, { "no-tenant", 0, NULL, 'T' }, { "quiet", 0, NULL, 'q' }, { 0 } };
 	struct memctl_options connect = { .struct_size = sizeof connect, .timeout_ms = 120000 };
 	struct memctl_vm vm = { .struct_size = sizeof vm, .size = 72ull << 20 };
 	struct memctl_lease *lease = NULL;
@@ -164,6 +177,11 @@ int main(int argc, char **argv)
 		case 'r': vm.reservation = strtoull(optarg, NULL, 0); break;
 		case 'l': vm.limit = strtoull(optarg, NULL, 0); break;
 		case 't': o.threads = (unsigned)strtoul(optarg, NULL, 0); break;
+		case 'S': vm.sharing = optarg; break;
+		case 'c': o.common = (unsigned)strtoul(optarg, NULL, 0); break;
+		case 'h': o.phase_ms = (unsigned)strtoul(optarg, NULL, 0); break;
+		case 'R': o.rest_us = (unsigned)strtoul(optarg, NULL, 0); break;
+		case 'u': pause_us = (unsigned)strtoul(optarg, NULL, 0); break;
 		case 'p': connect.plain_fallback = 1; break;
 		case 'T': tenant = false; break;
 		case 'q': complaints = COMPLAINTS_MAX; break;	/* a twin: wrong bytes are expected */
@@ -182,7 +200,7 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	o.full = memctl_fault_handling(o.client) == MEMCTL_FAULTS_FULL;
-	o.plain = memctl_is_plain(o.client, NULL);
+	o.zaps = !memctl_is_plain(o.client, NULL) && vm.sharing && !strcmp(vm.sharing, "off");
 	o.words_pages = pages / 4;
 	o.words_offset = (pages - o.words_pages) * PAGE;
 	o.words = (uint8_t *)memctl_lease_address(lease) + o.words_offset;
@@ -220,6 +238,8 @@ int main(int argc, char **argv)
 			for (unsigned i = 0; i < o.threads; i++)
 				pthread_join(workers[i].thread, NULL);
 			report(&o, workers);
+		} else if (!strcmp(line, "count\n")) {
+			printf("{\"event\":\"count\",\"wrong\":%" PRIu64 "}\n", wrongs);
 		} else if (!strcmp(line, "view\n") && view(&o) < 0) {
 			status = 1;
 		}

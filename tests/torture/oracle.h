@@ -16,7 +16,7 @@
 struct tally {
 	uint64_t verified_pages, wrong_pages, verified_words, wrong_words;
 	uint64_t writes, discards, sweeps, populates, hints, zaps, pins, pins_refused, reads_into, writes_from, system_calls;
-	uint64_t leases, errors;
+	uint64_t leases, resets, pokes, errors;
 };
 
 struct worker {
@@ -26,6 +26,7 @@ struct worker {
 	uint8_t page[CONTENT_PAGE], other[CONTENT_PAGE];
 	int scratch;		/* a memfd: the file of read_into and write_from */
 	uint64_t *last;		/* words.c: what this thread wrote last into each of its words */
+	uint64_t phase, next_poke_ns, next_pin_ns;	/* words.c */
 	pthread_t thread;
 };
 
@@ -43,7 +44,10 @@ struct ground {
 struct oracle {
 	struct memctl *client;
 	bool full;		/* system calls may touch the lease */
-	bool plain;
+	bool zaps;		/* the mapping may be dropped: nothing of it is shared */
+	unsigned common;	/* so many percent of the pages of the whole-page oracle are common to all */
+	unsigned rest_us;	/* after each step: a guest that lets others run */
+	unsigned phase_ms;	/* 0: the pages of the word oracle never become equal */
 	uint32_t owner;
 	uint64_t seed;
 	unsigned threads;
@@ -70,7 +74,16 @@ void ground_verify(struct oracle *o, struct worker *w, struct ground *g, uint64_
 int words_init(struct oracle *o, struct worker *w);
 void words_fini(struct worker *w);
 void words_step(struct oracle *o, struct worker *w);
+/* Until o->stop: only what phases ask for, never late because of other work. */
+void words_needle(struct oracle *o, struct worker *w);
 void words_verify(struct oracle *o, struct worker *w);
 
 /* Lease, use and release a second region, again and again, until o->stop. */
 void tenant_run(struct oracle *o, struct worker *w, uint64_t gpa, uint64_t size);
+
+/* Keep windows of remapping open for so long: between mmap and the new protection, and between mmap and the registration
+ * of what came home, of pages in [pause_from, pause_to); at these pause_pages, if not 0, one is open.  See pause.c. */
+extern unsigned pause_us;
+extern const uint8_t *_Atomic pause_from, *_Atomic pause_to;
+extern _Atomic uintptr_t pause_address;
+extern _Atomic uint64_t pause_pages;

@@ -14,16 +14,18 @@
 struct mapping {
 	uint64_t start, end, inode;
 	unsigned major, minor;
+	char how;	/* s: shared, p: private */
 };
 
 static bool parse_mapping(const char *line, struct mapping *m)
 {
-	return sscanf(line, "%" SCNx64 "-%" SCNx64 " %*4s %*x %x:%x %" SCNu64, &m->start, &m->end, &m->major,
-		       &m->minor, &m->inode) == 5;
+	return sscanf(line, "%" SCNx64 "-%" SCNx64 " %*3c%c %*x %x:%x %" SCNu64, &m->start, &m->end, &m->how,
+		       &m->major, &m->minor, &m->inode) == 6;
 }
 
-static int find_mapping(const void *address, struct mapping *ret)
+static int find_mapping(const void *address, uint64_t length, struct mapping *ret)
 {
+	uint64_t start = (uintptr_t)address;
 	FILE *f = fopen("/proc/self/maps", "re");
 	char line[1024];
 	int r = -ENOENT;
@@ -31,18 +33,18 @@ static int find_mapping(const void *address, struct mapping *ret)
 	if (!f)
 		return -errno;
 	while (r && fgets(line, sizeof line, f))
-		if (parse_mapping(line, ret) && (uintptr_t)address >= ret->start && (uintptr_t)address < ret->end)
+		if (parse_mapping(line, ret) && ret->how == 's' && ret->start < start + length && ret->end > start)
 			r = 0;
 	fclose(f);
 	return r;
 }
 
-int view_find_fd(const void *address)
+int view_find_fd(const void *address, uint64_t length)
 {
 	struct mapping m;
 	struct dirent *d;
 	struct stat st;
-	int r = find_mapping(address, &m);
+	int r = find_mapping(address, length, &m);
 	DIR *dir;
 
 	if (r < 0)

@@ -6,8 +6,9 @@
 #include <stdint.h>
 #include <stdio.h>
 
-/* A descriptor of this process for the file mapped at `address`; not the caller's to close. -errno. */
-int view_find_fd(const void *address);
+/* A descriptor of this process for the file that [address, address+length) is mapped shared from: a lease, of which
+ * pages may be mapped from a pool, privately.  Not the caller's to close.  -errno. */
+int view_find_fd(const void *address, uint64_t length);
 /* Print the runs of pages that hold data as a JSON array of [page, count]; number of pages, or -errno. */
 int64_t view_print_data(FILE *to, int fd, uint64_t pages);
 /* How many pages of [address, address+length) lie in no mapping, or in one without the flags `um` and `uw`
