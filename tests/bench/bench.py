@@ -24,6 +24,7 @@ from host import cpu_seconds, kernel_threads, log, read  # noqa: E402
 
 ROUNDS = 5
 MISPLACED_US = 20       # a bare trip that takes longer was not on one core
+MISPLACED_TIMES = 1.6   # or, where kernel entries are slow, one that takes so many times the best of some at the start
 MIB = 1 << 20
 PAGE = 4096
 
@@ -58,11 +59,20 @@ class Worker:
             raise RuntimeError(f"{self.name} ended at: {what}")
         return json.loads(line)
 
-    def do(self, *words):
+    def _tell(self, words):
         line = " ".join(str(w) for w in words)
         self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
-        return self._answer(line)
+        return line
+
+    def do(self, *words):
+        return self._answer(self._tell(words))
+
+    @staticmethod
+    def all_do(workers, *words):
+        """All of them at the same time; their answers."""
+        lines = [w._tell(words) for w in workers]
+        return [w._answer(line) for w, line in zip(workers, lines)]
 
     def checked(self, *words):
         """A command whose answer has the number of wrong pages."""
@@ -86,6 +96,20 @@ class Worker:
 
     def __exit__(self, *what):
         self.end()
+
+
+class Trip(Worker):
+    """The bare round trip, on the core that is measured on."""
+
+    def __init__(self, setting):
+        super().__init__(program("bench-trip"), setting.corpus, setting.core)
+        self.limit = max(MISPLACED_US, MISPLACED_TIMES * min(self.do("zero", 2000)["p50"] for _ in range(5)))
+
+    def p50(self, *command):
+        answer = self.do(*command)["p50"]
+        if answer > self.limit:
+            raise Misplaced(f"the bare trip took {answer:.1f} us, more than {self.limit:.1f}")
+        return answer
 
 
 def program(name):
@@ -113,26 +137,36 @@ class Setting:
     def guest(self, mib, *how, number=0, content=True):
         return Worker(program("bench-guest"), self.corpus if content else "-", number, mib, *how)
 
-    def lease(self, daemon, mib, number=0, content=True, size_mib=None):
+    def lease(self, daemon, mib, number=0, content=True, sharing=None):
         """A guest on a lease; .vm is its name."""
         self._vms += 1
         vm = f"b{self._vms}"
-        guest = self.guest(mib, "lease", vm, daemon.socket, number=number, content=content)
+        more = (0, sharing) if sharing else ()
+        guest = self.guest(mib, "lease", vm, daemon.socket, *more, number=number, content=content)
         guest.vm = vm
         if guest.hello["faults"] not in ("full", "user-mode-only", "user_mode", "user-mode"):
             raise RuntimeError(f"the lease is not managed: {guest.hello}")
         return guest
 
-    def pin_guest(self, guest, daemon=None):
-        """Client and fault thread onto one core: where a fault is served best."""
+    def pin_guest(self, guest, daemon=None, cores=None):
+        """Client and fault thread onto one core: where a fault is served best.  Or onto others."""
+        cores = cores or {self.core}
         for tid in os.listdir(f"/proc/{guest.pid}/task"):
-            os.sched_setaffinity(int(tid), {self.core})
+            os.sched_setaffinity(int(tid), cores)
         if daemon:
             threads = daemon.threads(f"fault/{guest.vm}")
             if not threads:
                 raise RuntimeError(f"memctld has no thread fault/{guest.vm}")
             for tid in threads:
-                os.sched_setaffinity(tid, {self.core})
+                os.sched_setaffinity(tid, cores)
+
+    @contextlib.contextmanager
+    def pinned(self, guest, daemon=None):
+        """pin_guest for as long as this lasts."""
+        try:
+            yield self.pin_guest(guest, daemon)
+        finally:
+            self.pin_guest(guest, daemon, os.sched_getaffinity(0))
 
     def load(self, guest, pages, which, seed):
         """Give a guest the list of pages to touch."""

@@ -3,7 +3,7 @@
 Fault-around is off (fault_around=1) where single faults are timed.  The client's threads, the daemon's fault
 thread and both processes of the bare trip are on one core.
 """
-from bench import Daemon, MISPLACED_US, Misplaced, Worker, program, repeat
+from bench import Daemon, Trip, repeat
 from host import log
 
 FAULTS = 8000
@@ -12,13 +12,6 @@ CONTENT_MIB = 256       # evicted and faulted back in
 STREAM_MIB = 256        # touched in order
 RESIDENT_MIB = 256
 PAGES = 256             # in a MiB
-
-
-def bare(trip, *command):
-    answer = trip.do(*command)
-    if answer["p50"] > MISPLACED_US:
-        raise Misplaced(f"the bare trip took {answer['p50']:.1f} us")
-    return answer["p50"]
 
 
 def evict(daemon, vm):
@@ -46,8 +39,7 @@ def measure(s, results):
     results.row("resident_access", "random reads of a plain memfd", "reads/s", ">= 0.98")
     s.warm(4096)
     # so small that half of the stored guest must go when half of the arena is to be free
-    with Daemon(s, CONTENT_MIB + FRESH_MIB + 16, fault_around="1") as daemon, \
-            Worker(program("bench-trip"), s.corpus, s.core) as trip:
+    with Daemon(s, CONTENT_MIB + FRESH_MIB + 16, fault_around="1") as daemon, Trip(s) as trip:
         level = int(daemon.setting("zstd_level"))
         around = s.settings.get("fault_around", daemon.setting("fault_around", "default"))
         log(f"zstd level {level}, fault_around {around}")
@@ -57,7 +49,7 @@ def measure(s, results):
 
             def single(i):
                 evict(daemon, stored.vm)
-                zero, packed = bare(trip, "zero", FAULTS), bare(trip, "zstd", FAULTS, level)
+                zero, packed = trip.p50("zero", FAULTS), trip.p50("zstd", FAULTS, level)
                 with s.lease(daemon, FRESH_MIB, content=False) as fresh:
                     s.pin_guest(fresh, daemon)
                     fresh.do("list", 0, FRESH_MIB * PAGES, "any", i)
@@ -67,13 +59,13 @@ def measure(s, results):
                     if events < FAULTS:
                         raise RuntimeError(f"{FAULTS} touches made {events} zero faults")
                 # the machine may have become busy in between
-                zero = (zero + bare(trip, "zero", FAULTS)) / 2
+                zero = (zero + trip.p50("zero", FAULTS)) / 2
                 results.add("zero_fill", ours["p50"], zero)
                 s.load(stored, daemon.pages(stored.vm, "compressed"), "data", i)
                 ours = stored.do("touch", "read", FAULTS)
                 if ours["n"] < FAULTS // 2:
                     raise RuntimeError(f"only {ours['n']} compressed pages to fault in")
-                packed = (packed + bare(trip, "zstd", FAULTS, level)) / 2
+                packed = (packed + trip.p50("zstd", FAULTS, level)) / 2
                 results.add("compressed", ours["p50"], packed)
 
             repeat(results, ("zero_fill", "compressed"), s.rounds, single)

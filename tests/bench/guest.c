@@ -2,18 +2,21 @@
  * a lease of memctld, a plain memfd or anonymous memory; everything else is the same code, so that both sides of
  * a comparison do the same.
  *
- *	guest CORPUS GUEST MIB lease NAME [SOCKET [RESERVATION_MIB]]  |  memfd  |  anon
+ *	guest CORPUS GUEST[:LAYOUT] MIB  lease NAME [SOCKET [RESERVATION_MIB [SHARING]]]  |  memfd  |  anon
+ *		|  mergeable
  *
- * Commands; FIRST and COUNT are pages:
+ * mergeable: anonymous memory that KSM may merge.  Commands; FIRST and COUNT are pages:
  *	fill FIRST COUNT		write the content mix
- *	list FIRST COUNT any|data SEED	take these pages in random order (data: those that are not zero)
- *	file PATH any|data SEED		take the pages named in PATH, 32 bits each
- *	absent any|data SEED		take the pages that are not mapped but swapped (anon)
+ *	list FIRST COUNT WHICH SEED	take these pages in random order.  WHICH: any; data: those that are not zero;
+ *					twin: those whose content is somewhere else too
+ *	file PATH WHICH SEED		take the pages named in PATH, 32 bits each
+ *	absent WHICH SEED		take the pages that are not mapped but swapped (anon)
  *	touch read|write N		time N accesses to the next pages of the list
  *	sequential FIRST COUNT		write one byte a page, in order; wall and CPU time
  *	resident ACCESSES SLICES	random reads of the region and, in turns, of a plain memfd of its size
  *	zipf ACCESSES EXPONENT/100 SEED	accesses by rank; each page is checked by its stamp
- *	verify STEP			compare each STEP-th page as a whole with what was filled
+ *	churn MS THREADS SEED		by so many threads, for so long: random writes of the byte that `sequential` wrote
+ *	verify STEP			compare each STEP-th page as a whole with what was filled, and then written
  *	touched				after `touch write` of fresh pages: are they zero but for that byte?
  *	discard FIRST COUNT		| cpu | heap | quit
  */
@@ -25,6 +28,8 @@
 #include <inttypes.h>
 #include <malloc.h>
 #include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -37,6 +42,7 @@ static struct {
 	struct memctl_lease *lease;
 	uint32_t *list;
 	size_t list_n, next;
+	uint8_t *written;	/* page -> since it was filled, by touch or sequential */
 	uint8_t *twin;		/* plain memory beside a lease, for `resident` */
 	size_t heap_before;	/* of the library */
 } g;
@@ -64,14 +70,20 @@ static uint8_t *map_memfd(size_t bytes)
 	return m;
 }
 
-static void open_lease(size_t bytes, const char *name, const char *socket, const char *reservation)
+/* words: NAME [SOCKET [RESERVATION_MIB [SHARING]]], and NULL */
+static void open_lease(size_t bytes, char **words)
 {
-	struct memctl_options options = { .struct_size = sizeof options, .socket = socket, .timeout_ms = 120000 };
-	struct memctl_vm vm = { .struct_size = sizeof vm, .name = name, .size = bytes };
+	struct memctl_options options = { .struct_size = sizeof options, .timeout_ms = 120000 };
+	struct memctl_vm vm = { .struct_size = sizeof vm, .name = words[0], .size = bytes };
 	struct memctl_error e = { 0 };
 
-	if (reservation)
-		vm.reservation = number(reservation) << 20;
+	if (words[0] && words[1]) {
+		options.socket = words[1];
+		if (words[2]) {
+			vm.reservation = number(words[2]) << 20;
+			vm.sharing = words[3];
+		}
+	}
 	g.heap_before = mallinfo2().uordblks;
 	if (memctl_connect(&options, &g.memctl, &e) < 0 || memctl_register(g.memctl, &vm, &e) < 0 ||
 		memctl_lease(g.memctl, 0, bytes, &g.lease, &e) < 0 || memctl_helper_start(g.memctl, &e) < 0)
@@ -82,7 +94,7 @@ static void open_lease(size_t bytes, const char *name, const char *socket, const
 static void open_region(size_t bytes, char **how)
 {
 	if (!strcmp(how[0], "lease")) {
-		open_lease(bytes, how[1], how[2], how[2] ? how[3] : NULL);
+		open_lease(bytes, how + 1);
 	} else if (!strcmp(how[0], "memfd")) {
 		g.base = map_memfd(bytes);
 	} else {
@@ -90,6 +102,8 @@ static void open_region(size_t bytes, char **how)
 		if (g.base == MAP_FAILED)
 			die("map %zu bytes", bytes);
 		madvise(g.base, bytes, MADV_NOHUGEPAGE);
+		if (!strcmp(how[0], "mergeable") && madvise(g.base, bytes, MADV_MERGEABLE) < 0)
+			die("MADV_MERGEABLE");
 	}
 }
 
@@ -111,14 +125,13 @@ static void list_reset(void)
 
 static void list_finish(const char *which, const char *seed)
 {
-	if (!strcmp(which, "data")) {
-		size_t n = 0;
+	bool data = !strcmp(which, "data"), twin = !strcmp(which, "twin");
+	size_t n = 0;
 
-		for (size_t i = 0; i < g.list_n; i++)
-			if (!content_is_zero(&g.content, g.list[i]))
-				g.list[n++] = g.list[i];
-		g.list_n = n;
-	}
+	for (size_t i = 0; i < g.list_n; i++)
+		if (data ? !content_is_zero(&g.content, g.list[i]) : !twin || content_has_twin(&g.content, g.list[i]))
+			g.list[n++] = g.list[i];
+	g.list_n = n;
 	shuffle(g.list, g.list_n, number(seed));
 	printf("{\"pages\":%zu}\n", g.list_n);
 	fflush(stdout);
@@ -169,10 +182,13 @@ static void touch(const char *how, size_t n)
 	struct samples s = { 0 };
 	char more[64];
 	size_t left = g.list_n - g.next;
+	bool write = !strcmp(how, "write");
 	uint64_t cpu = cpu_ns();
 
 	n = n < left ? n : left;
-	touch_timed(g.base, g.list + g.next, n, strcmp(how, "write") ? ACCESS_READ : ACCESS_WRITE, &s);
+	touch_timed(g.base, g.list + g.next, n, write ? ACCESS_WRITE : ACCESS_READ, &s);
+	for (size_t i = g.next; write && i < g.next + n; i++)
+		g.written[g.list[i]] = 1;
 	g.next += n;
 	snprintf(more, sizeof more, ",\"cpu_s\":%.6f", (double)(cpu_ns() - cpu) / 1e9);
 	samples_reply(&s, more);
@@ -190,8 +206,10 @@ static void fill(uint32_t first, uint32_t count)
 {
 	uint64_t wall = now_ns(), cpu = cpu_ns();
 
-	for (uint32_t i = first; i < first + count && i < g.pages; i++)
+	for (uint32_t i = first; i < first + count && i < g.pages; i++) {
 		content_fill(&g.content, i, page_at(i));
+		g.written[i] = 0;
+	}
 	timed_reply(wall, cpu, count);
 }
 
@@ -199,9 +217,53 @@ static void sequential(uint32_t first, uint32_t count)
 {
 	uint64_t wall = now_ns(), cpu = cpu_ns();
 
-	for (uint32_t i = first; i < first + count && i < g.pages; i++)
+	for (uint32_t i = first; i < first + count && i < g.pages; i++) {
 		*(volatile uint8_t *)(page_at(i) + TOUCH_OFFSET) = 1;
+		g.written[i] = 1;
+	}
 	timed_reply(wall, cpu, count);
+}
+
+struct churner {
+	pthread_t thread;
+	uint64_t seed, writes;
+	atomic_bool *stop;
+};
+
+/* Stores that change nothing: whoever looks twice finds the page unchanged, and finds it written at once. */
+static void *churning(void *arg)
+{
+	struct churner *c = arg;
+	uint64_t x = c->seed * 2 + 1;
+
+	while (!atomic_load_explicit(c->stop, memory_order_relaxed))
+		for (unsigned i = 0; i < 256; i++, c->writes++) {
+			x = x * 6364136223846793005ull + 1442695040888963407ull;
+			*(volatile uint8_t *)(page_at((uint32_t)((x >> 32) % g.pages)) + TOUCH_OFFSET) = 1;
+		}
+	return NULL;
+}
+
+static void churn(uint64_t ms, uint64_t threads, uint64_t seed)
+{
+	struct churner churners[8];
+	atomic_bool stop = false;
+	uint64_t wall = now_ns(), cpu = cpu_ns(), writes = 0;
+
+	if (threads > sizeof churners / sizeof *churners)
+		die("%" PRIu64 " threads", threads);
+	for (uint64_t i = 0; i < threads; i++) {
+		churners[i] = (struct churner){ .seed = seed * 8 + i, .stop = &stop };
+		if (pthread_create(&churners[i].thread, NULL, churning, churners + i))
+			die("thread");
+	}
+	usleep((useconds_t)ms * 1000);
+	atomic_store(&stop, true);
+	for (uint64_t i = 0; i < threads; i++) {
+		pthread_join(churners[i].thread, NULL);
+		writes += churners[i].writes;
+	}
+	timed_reply(wall, cpu, writes);
 }
 
 /* Reads that each wait for the one before, so that the time is the memory's and not the loop's. */
@@ -289,6 +351,8 @@ static void verify(uint32_t step)
 
 	for (uint32_t i = 0; i < g.pages; i += step, n++) {
 		content_fill(&g.content, i, expected);
+		if (g.written[i])
+			expected[TOUCH_OFFSET] = 1;
 		wrong += memcmp(expected, page_at(i), PAGE_BYTES) != 0;
 	}
 	checked_reply(n, wrong);
@@ -337,6 +401,8 @@ static int command(unsigned n, char **w)
 		resident(number(w[1]), number(w[2]));
 	} else if (!strcmp(w[0], "zipf") && n == 4) {
 		zipf(number(w[1]), (double)number(w[2]) / 100, number(w[3]));
+	} else if (!strcmp(w[0], "churn") && n == 4) {
+		churn(number(w[1]), number(w[2]), number(w[3]));
 	} else if (!strcmp(w[0], "verify") && n == 2) {
 		verify((uint32_t)number(w[1]));
 	} else if (!strcmp(w[0], "touched") && n == 1) {
@@ -363,11 +429,15 @@ int main(int argc, char **argv)
 	unsigned n;
 
 	if (argc < 5)
-		die("usage: guest CORPUS GUEST MIB lease NAME [SOCKET [RESERVATION_MIB]] | memfd | anon");
+		die("usage: guest CORPUS GUEST[:LAYOUT] MIB lease NAME [SOCKET [RESERVATION_MIB [SHARING]]] | memfd | anon"
+		    " | mergeable");
 	follow_parent();
 	g.pages = (uint32_t)(number(argv[3]) << 20 >> 12);
+	g.written = calloc(g.pages, 1);
+	if (!g.written)
+		die("memory for %u pages", g.pages);
 	if (strcmp(argv[1], "-"))
-		content_open(&g.content, argv[1], (uint32_t)number(argv[2]), g.pages);
+		content_open(&g.content, argv[1], argv[2], g.pages);
 	open_region((size_t)g.pages * PAGE_BYTES, argv + 4);
 	printf("{\"ok\":true,\"faults\":\"%s\"}\n",
 		g.memctl ? memctl_fault_handling_name(memctl_fault_handling(g.memctl)) : "plain");

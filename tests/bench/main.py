@@ -1,7 +1,7 @@
 """tests/bench/run NAME [--json] [--rounds N] [--set SETTING=VALUE]...
 
-Benchmarks: fault, reclaim, overhead, guests; sweep (zstd levels).  See README.md beside this file.  JSON goes to
-stdout, everything else to stderr.  Exit status: 0 measured, even if a target is missed; 1 a byte was wrong; 2 it
+Benchmarks: fault, reclaim, share, overhead, guests; sweep (zstd levels).  See README.md beside this file.  JSON goes
+to stdout, everything else to stderr.  Exit status: 0 measured, even if a target is missed; 1 a byte was wrong; 2 it
 could not be measured; 16 usage.
 """
 import argparse
@@ -18,10 +18,11 @@ import guests  # noqa: E402
 import lib.daemon  # noqa: E402
 import overhead  # noqa: E402
 import reclaim  # noqa: E402
+import share  # noqa: E402
 from host import Host, log  # noqa: E402
 
-BENCHMARKS = {"fault": fault.measure, "reclaim": reclaim.measure, "overhead": overhead.measure,
-              "guests": guests.measure, "sweep": reclaim.sweep}
+BENCHMARKS = {"fault": fault.measure, "reclaim": reclaim.measure, "share": share.measure,
+              "overhead": overhead.measure, "guests": guests.measure, "sweep": reclaim.sweep}
 
 
 class Parser(argparse.ArgumentParser):

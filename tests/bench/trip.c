@@ -2,9 +2,10 @@
  *
  * A client process faults on a MAP_SHARED memfd that is registered MISSING; a handler in another process, on
  * the same core, reads the event by a blocking read and fills the page by UFFDIO_COPY into the client.  With
- * `zstd LEVEL` the handler decompresses the page first, from compressed pages that lie one after the other.
+ * `zstd LEVEL` the handler decompresses the page first, from compressed pages that lie one after the other.  With `wp`
+ * the pages are there, and write-protected; the handler lifts that.
  *
- *	trip CORPUS CPU		commands: zero N | zstd N LEVEL | quit */
+ *	trip CORPUS CPU		commands: zero N | zstd N LEVEL | wp N | quit */
 #include "content.h"
 #include "measure.h"
 
@@ -78,6 +79,13 @@ static _Noreturn void handle(int uffd, const uint8_t *client, const struct packe
 		if (read(uffd, &m, sizeof m) != sizeof m || m.event != UFFD_EVENT_PAGEFAULT)
 			die("read of an event");
 		copy.dst = m.arg.pagefault.address & ~(PAGE_BYTES - 1);
+		if (m.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP) {
+			struct uffdio_writeprotect lift = { .range = { copy.dst, PAGE_BYTES } };
+
+			if (ioctl(uffd, UFFDIO_WRITEPROTECT, &lift) < 0)
+				die("UFFDIO_WRITEPROTECT");
+			continue;
+		}
 		if (packed) {
 			size_t i = (copy.dst - (uintptr_t)client) / PAGE_BYTES;
 
@@ -90,7 +98,17 @@ static _Noreturn void handle(int uffd, const uint8_t *client, const struct packe
 	}
 }
 
-static void run(size_t n, const struct packed *packed, enum access access)
+static void protect(int uffd, uint8_t *m, size_t bytes)
+{
+	struct uffdio_writeprotect wp = {
+		.range = { (uintptr_t)m, bytes }, .mode = UFFDIO_WRITEPROTECT_MODE_WP
+	};
+
+	if (ioctl(uffd, UFFDIO_WRITEPROTECT, &wp) < 0)
+		die("UFFDIO_WRITEPROTECT");
+}
+
+static void run(size_t n, const struct packed *packed, bool protected, enum access access)
 {
 	int uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC), fd = memfd_create("trip", MFD_CLOEXEC);
 	struct uffdio_api api = { .api = UFFD_API };
@@ -101,6 +119,10 @@ static void run(size_t n, const struct packed *packed, enum access access)
 	uint8_t *m;
 	pid_t pid;
 
+	if (protected) {
+		api.features = UFFD_FEATURE_WP_HUGETLBFS_SHMEM;
+		reg.mode |= UFFDIO_REGISTER_MODE_WP;
+	}
 	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api) < 0)
 		die("userfaultfd");
 	if (fd < 0 || ftruncate(fd, (off_t)bytes) < 0 || !order)
@@ -109,10 +131,14 @@ static void run(size_t n, const struct packed *packed, enum access access)
 	if (m == MAP_FAILED)
 		die("mmap");
 	madvise(m, bytes, MADV_NOHUGEPAGE);
+	if (protected)
+		memset(m, 2, bytes);
 	reg.range.start = (uintptr_t)m;
 	reg.range.len = bytes;
 	if (ioctl(uffd, UFFDIO_REGISTER, &reg) < 0)
 		die("UFFDIO_REGISTER");
+	if (protected)
+		protect(uffd, m, bytes);
 	pid = fork();
 	if (pid < 0)
 		die("fork");
@@ -144,12 +170,14 @@ int main(int argc, char **argv)
 		die("usage: trip CORPUS CPU");
 	follow_parent();
 	pin((int)number(argv[2]));
-	content_open(&c, argv[1], 0, REGION_PAGES * 2);
+	content_open(&c, argv[1], "0", REGION_PAGES * 2);
 	printf("{\"ok\":true}\n");
 	fflush(stdout);
 	while (command_read(line, sizeof line, words)) {
 		if (!strcmp(words[0], "zero")) {
-			run(number(words[1]), NULL, ACCESS_WRITE);
+			run(number(words[1]), NULL, false, ACCESS_WRITE);
+		} else if (!strcmp(words[0], "wp")) {
+			run(number(words[1]), NULL, true, ACCESS_WRITE);
 		} else if (!strcmp(words[0], "zstd")) {
 			int level = atoi(words[2] ? words[2] : "1");
 
@@ -159,7 +187,7 @@ int main(int argc, char **argv)
 				pack(&packed, &c, level);
 				packed_level = level;
 			}
-			run(number(words[1]), &packed, ACCESS_READ);
+			run(number(words[1]), &packed, false, ACCESS_READ);
 		} else {
 			break;
 		}
