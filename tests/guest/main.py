@@ -4,6 +4,9 @@ Real Linux guests, each in an unmodified QEMU started by `memctl run`, with more
 of them files of known content are checked, made again and dropped, and numbers sorted, while memctld evicts.  The
 seconds count from the start of the guests; towards their end every guest checks everything it has once more.
 
+The guests are members of one sharing group, and passes of the scan follow one another: a part of their files, and
+their kernels and programs, they have in common.  --sharing off leaves that out.
+
 JSON (with --json) goes to stdout, everything else to stderr.  Exit status: 0 good; 1 a byte was wrong, an audit
 failed, a guest was lost; 77 it cannot be tested here, and stdout says why; 16 usage.
 """
@@ -23,11 +26,12 @@ sys.path.insert(0, os.path.join(TREE, "tests", "lib"))
 import builds  # noqa: E402
 import image  # noqa: E402
 from lib.daemon import Daemon, Failed, wait_until  # noqa: E402
-from machine import BAD, Lost, Machine, accelerator  # noqa: E402
+from machine import BAD, SHARING, Lost, Machine, accelerator  # noqa: E402
 
 MIB = 1 << 20
 PAGE = 4096
 AUDIT_SECONDS = 4
+SCAN_SECONDS = 5        # from one pass of the sharing scan to the next
 LAST_CHECK_SECONDS = 8  # of the time, but at most a fifth of it
 FILL = 0.55             # of a guest's memory; the rest is for its kernel and for sorting
 
@@ -45,7 +49,7 @@ class Counts:
     def look(self):
         self.vms.update({v["name"]: v for v in self.daemon.memctl("vm", "list")["vms"]})
         self.status = self.daemon.memctl("status")["status"]
-        for key in ("ballooned_bytes", "shared_saved_bytes"):
+        for key in ("ballooned_bytes", "saved_bytes"):
             self.peaks[key] = max(self.peaks.get(key, 0), self.sum(key))
 
     def sum(self, key):
@@ -80,13 +84,16 @@ class Run:
                     self.problems.append("%s: %s" % (guest.name, line))
 
     def work(self, daemon, counts, end):
-        next_audit = 0
+        next_audit = next_scan = 0
         while time.monotonic() < end:
             self.listen()
             counts.look()
             if time.monotonic() > next_audit:
                 self.audit(daemon)
                 next_audit = time.monotonic() + AUDIT_SECONDS
+            if time.monotonic() > next_scan and self.options.sharing != "off":
+                daemon.memctl("share", "scan")
+                next_scan = time.monotonic() + SCAN_SECONDS
             time.sleep(max(0, min(0.5, end - time.monotonic())))
 
     def finish(self):
@@ -111,12 +118,13 @@ class Run:
 
     def __call__(self, result):
         o = self.options
-        with Daemon(arena=o.arena * MIB) as daemon, contextlib.ExitStack() as stack:
+        with Daemon(arena=o.arena * MIB, args=SHARING) as daemon, contextlib.ExitStack() as stack:
             counts = Counts(daemon)
             begun = time.monotonic()
             try:
                 for i in range(o.guests):
-                    guest = Machine(self.files, "guest%d" % i, daemon, o.mib, self.accel, seconds=90)
+                    guest = Machine(self.files, "guest%d" % i, daemon, o.mib, self.accel, seconds=90,
+                                    run=["--sharing", o.sharing])
                     self.guests.append(stack.enter_context(guest))
                 for guest in self.guests:
                     guest.hear("READY")
@@ -142,13 +150,16 @@ class Run:
                 raise
             finally:
                 result.update(
-                    shared_saved_bytes=counts.peaks.get("shared_saved_bytes", 0),
+                    shared_saved_bytes=counts.peaks.get("saved_bytes", 0),
                     ballooned_peak_bytes=counts.peaks.get("ballooned_bytes", 0),
                     kills=counts.status.get("kills", 0),
                     reported_free_bytes=counts.sum("discarded_pages") * PAGE,
                     evicted_pages=counts.sum("evicted_pages"), compressed_pages=counts.sum("compress_pages"),
                     swapped_pages=counts.sum("swap_out_pages"), refault_pages=counts.sum("refault_pages"),
                     faults=sum(counts.sum("faults_" + k) for k in ("zero", "compressed", "swapped")),
+                    scan_passes=counts.sum("scan_passes"), share_pages=counts.sum("share_pages"),
+                    zero_dropped_pages=counts.sum("scan_zero_pages"), break_pages=counts.sum("break_pages"),
+                    home_pages=counts.sum("home_pages"), orders_late=counts.sum("orders_late"),
                     audits=self.audits, audit_failures=self.audit_failures)
 
 
@@ -160,6 +171,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=90)
     parser.add_argument("--arena", type=int, default=384, help="MiB")
     parser.add_argument("--mib", type=int, default=256, help="MiB a guest")
+    parser.add_argument("--sharing", default="group:guests", help="of the guests, as in memctl run")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     # the guests are ended on the way out

@@ -9,7 +9,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from lib.check import check, check_eq, main, skip  # noqa: E402
-from lib.daemon import wait_until  # noqa: E402
+from lib.daemon import Failed, wait_until  # noqa: E402
 from system.puppet import EVICTED, MIB, PAGE, Puppet, calm, daemon, no_vms, runs  # noqa: E402
 from torture.actor import SLOW, Actor, Gone  # noqa: E402
 
@@ -21,12 +21,12 @@ class Guest(Puppet):
 
     gpa = 1 << 30
 
-    def __init__(self, d, name="guest", size=SIZE, reservation=0, limit=0, seed=1):
+    def __init__(self, d, name="guest", size=SIZE, reservation=0, limit=0, seed=1, sharing="vm"):
         program = os.path.join(d.build, "tests", "guest", "vmm")
         if not os.path.exists(program):
             skip("vmm is for x86-64")
         sizes = [str(int(n * MIB)) for n in (size, reservation, limit)]
-        Actor.__init__(self, d, name, [program, name, *sizes, str(seed)])
+        Actor.__init__(self, d, name, [program, name, *sizes, str(seed), sharing])
         self.vm = name
         try:
             ready = self.expect("ready")
@@ -177,6 +177,126 @@ def test_discard_beside_running_vcpus():
             work(d, guest, 0.1)
         check(steps > 100, "the vCPUs ran meanwhile")
         guest.verify()
+        d.audit()
+
+
+# Passes of the scan when they are asked for, at any speed.
+SCANNED = ["ShareScanTime=0", "ShareScanGHz=1000000", "ShareRateMax=10000000", "share_groups=guests=*", "share_with_root=yes"]
+
+
+def scan(d, seconds=0.0):
+    """One pass, or passes for some time."""
+    end = time.monotonic() + seconds
+    while True:
+        d.memctl("share", "scan")
+        time.sleep(0.1)
+        if time.monotonic() >= end:
+            return
+
+
+def rested(guest):
+    """Until the passes that were asked for are done."""
+    def still():
+        before = guest.numbers()["scanned_pages"]
+        time.sleep(0.5)
+        return guest.numbers()["scanned_pages"] == before
+
+    wait_until(still, 30 * SLOW, "an end of the scan")
+
+
+def share(d, guest, pages=200):
+    """Until a guest that rests has so many shared pages."""
+    def enough():
+        scan(d)
+        return guest.numbers()["shared_bytes"] > pages * PAGE
+
+    try:
+        wait_until(enough, 30 * SLOW, "the sharing of %d pages" % pages)
+    except Failed as e:
+        raise Failed("%s: %s" % (e, guest.numbers())) from e
+
+
+def test_shared_pages_break_under_running_vcpus():
+    """Pages are shared while the guest rests and while it runs, and all that it writes then is its own; also when the arena
+    is short, so that what is shared is taken, and comes back, meanwhile."""
+    for limit in (0, 12):
+        with daemon(96, settings=SCANNED) as d, Guest(d, limit=limit) as guest:
+            work(d, guest, 2)
+            for _ in range(4):
+                share(d, guest)
+                before = guest.numbers()
+                guest.do("run")
+                scan(d, 1)
+                d.audit()
+                guest.do("rest")
+                after = guest.numbers()
+                check(after["break_pages"] - before["break_pages"] > 20, "breaks: %s" % after)
+            share(d, guest)
+            guest.verify()
+            calm(d)
+            d.audit()
+            check(guest.numbers()["home_pages"] > 50, "private copies went home: %s" % guest.numbers())
+            guest.quit()
+            no_vms(d)
+
+
+def test_pages_are_shared_under_a_reading_vcpu():
+    """The mapping changes below it, its content does not; and a page of the pool costs a vCPU no fault, once it is mapped."""
+    with daemon(96, settings=SCANNED) as d, Guest(d) as guest:
+        work(d, guest, 2)
+        before = guest.numbers()["share_pages"]
+        for _ in range(4):
+            guest.tell("watch %d %d 1000" % (guest.first, guest.pages - guest.first - 1))
+            scan(d, 0.7)
+            check_eq(guest.expect("watched")["wrong"], 0, "wrong words")
+        check(guest.numbers()["share_pages"] - before > 200, "pages were shared: %s" % guest.numbers())
+        rested(guest)
+        guest.do("watch", guest.first, guest.pages - guest.first - 1, 1000)
+        events = guest.numbers()["events"]
+        guest.do("watch", guest.first, guest.pages - guest.first - 1, 200)
+        check_eq(guest.numbers()["events"], events, "events")
+        d.audit()
+        guest.verify()
+
+
+def test_shared_pages_are_discarded_and_pinned_beside_running_vcpus():
+    with daemon(96, settings=SCANNED) as d, Guest(d, reservation=4) as guest:
+        work(d, guest, 2)
+        for turn in range(4):
+            share(d, guest)
+            guest.do("discard", guest.first + 64 * turn, 512)
+            share(d, guest)
+            guest.do("pin", guest.first + 1024, 256)
+            check_eq(set(guest.states(guest.first + 1024, 256)), {"resident"}, "states of pinned pages")
+            work(d, guest, 0.5)
+            guest.do("unpin", guest.first + 1024, 256)
+        guest.verify()
+        d.audit()
+
+
+def test_two_guests_share():
+    """Both write to what they have in common, and one ends in the middle of it."""
+    with daemon(96, settings=SCANNED) as d, Guest(d, "left", seed=1, sharing="group:guests") as left:
+        with Guest(d, "right", seed=2, sharing="group:guests") as right:
+            for guest in (left, right):
+                work(d, guest, 1)
+            for guest in (left, right):
+                share(d, guest)
+            check(any(p["a"] != p["b"] for p in d.memctl("share", "top")["pairs"]), "they have pages in common")
+            for guest in (left, right):
+                guest.do("run")
+            scan(d, 2)
+            d.audit()
+            right.do("rest")
+            right.verify()
+            share(d, right)
+            left.do("rest")
+            share(d, left)
+            left.do("run")
+            right.kill()
+        left.do("rest")
+        left.verify()
+        calm(d)
         d.audit()
 
 

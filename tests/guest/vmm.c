@@ -22,7 +22,7 @@
  * Oracles.  *Words*: of each page of words, a vCPU owns every second word, and looks before each addition
  * whether it holds what was written last; so both write to one page all the time, but never to the same word.
  * *Pages*: every second page belongs to a vCPU, which verifies all of it before it writes all of it, with
- * content that compresses well, not at all, or is zero.  At the end each vCPU verifies what is its own, and
+ * content that compresses well, not at all, is zero, or is the same in many pages.  At the end each vCPU verifies what is its own, and
  * then the VMM does, through its own mapping.
  *
  * Commands are lines on stdin, answers are lines of JSON on stdout, driven by test_kvm.py; FIRST and COUNT are
@@ -77,6 +77,8 @@
 #define LEASE_GPA    (UINT64_C(1) << 30)
 #define LEASE_MAX    (UINT64_C(256) << 20)	/* so that the generations fit */
 #define WORDS_PAGES  UINT64_C(2048)
+
+#define SAME_KINDS UINT64_C(16)
 
 #define PORT_REST 0x10
 #define PORT_DISK 0x20
@@ -142,7 +144,7 @@ GUEST uint64_t guest_content(uint64_t page, uint64_t generation, uint64_t i)
 	if (generation % 4 == 1)
 		return guest_mix(same * PER_PAGE + i);	/* does not compress */
 	if (generation % 4 == 2)
-		return same;
+		return (page % SAME_KINDS) << 32 | i;	/* a page that can be shared */
 	if (generation % 4 == 3)
 		return i % 64 ? 0 : same;
 	return 0;
@@ -730,14 +732,15 @@ int main(int argc, char **argv)
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	setvbuf(stdin, NULL, _IONBF, 0);	/* what poll() does not see, nobody has read */
-	if (argc != 6) {
-		fprintf(stderr, "usage: vmm NAME SIZE RESERVATION LIMIT SEED\n");
+	if (argc != 7) {
+		fprintf(stderr, "usage: vmm NAME SIZE RESERVATION LIMIT SEED SHARING\n");
 		return 16;
 	}
 	vm.name = argv[1];
 	vm.size = strtoull(argv[2], NULL, 0);
 	vm.reservation = strtoull(argv[3], NULL, 0);
 	vm.limit = strtoull(argv[4], NULL, 0);
+	vm.sharing = argv[6];
 	if (vm.size > LEASE_MAX || vm.size < 2 * WORDS_PAGES * PAGE)
 		fail("size", ERANGE);
 	kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);

@@ -9,13 +9,14 @@
  *			"at CHECKS ERRORS SORTS" each second
  *	check		look at everything; "checked PAGES ERRORS ZEROED" (the errors that are pages full of zeros)
  *	drop		remove the files; "dropped"
- *	disk MIB	to the first disk and back, by the device's own access to memory; "disk PAGES WRONG-WORDS"
+ *	disk MIB [SECONDS]	to the first disk and back, by the device's own access to memory; equal pages have lain
+ *			there for SECONDS when it comes back; "disk PAGES WRONG-WORDS"
  *	compute SECONDS	work on memory that is there; "computed ROUNDS-PER-SECOND"
  *	reboot, off	end with a status that init understands
  *
  * A page says in its first words what it is and in its last word the Adler-32 of the rest, so that it can be found
  * and judged in a dump of the guest's memory too.  Four kinds follow one another: random; two that compress; one
- * that compresses and is the same in every guest.  What a page must hold is made anew for each check, from
+ * that compresses and is the same in every guest, and twice in each.  What a page must hold is made anew for each check, from
  * the numbers of guest, file, page and generation; only its checksum is remembered, and how often its fifth word was
  * changed in place: a page that is written to just when it is taken is the one that could lose a write. */
 #include <errno.h>
@@ -128,14 +129,14 @@ static uint32_t adler(const uint64_t *page)
 static void make_page(uint64_t *w, uint32_t file, uint32_t page)
 {
 	bool same = page % 4 == 3;
-	uint64_t guest = same ? 0 : seed, generation = same ? 0 : generations[file];
-	uint64_t state = (guest + 1) * 0x9e3779b97f4a7c15 ^ (generation << 40 | (uint64_t)file << 20 | page) *
+	uint64_t guest = same ? 0 : seed, generation = same ? 0 : generations[file], number = same ? file & ~1u : file;
+	uint64_t state = (guest + 1) * 0x9e3779b97f4a7c15 ^ (generation << 40 | number << 20 | page) *
 		0xbf58476d1ce4e5b9;
 
 	state |= 1;
 	next(&state);
 	w[0] = MAGIC;
-	w[1] = (uint64_t)file << 32 | page;
+	w[1] = number << 32 | page;
 	w[2] = generation;
 	w[3] = guest;
 	w[4] = pokes[file][page];
@@ -299,7 +300,7 @@ static void move(int fd, bool out, uint64_t *memory, size_t bytes)
 	}
 }
 
-static void disk(size_t bytes)
+static void disk(size_t bytes, unsigned seconds)
 {
 	size_t words = bytes / 8;
 	uint64_t state = next(&rng), again = state, wrong = 0;
@@ -315,6 +316,7 @@ static void disk(size_t bytes)
 	}
 	move(fd, true, memory, bytes);
 	memset(memory, 0xff, bytes);
+	sleep(seconds);
 	move(fd, false, memory, bytes);
 	for (size_t i = 0; i < words; i++) {
 		uint64_t wanted = i % WORDS < 128 ? next(&again) : i;
@@ -406,7 +408,7 @@ static void compute(double seconds)
 
 static void obey(const char *line)
 {
-	unsigned int mib;
+	unsigned int mib, wait_seconds = 0;
 	unsigned long long number;
 	double seconds;
 
@@ -430,8 +432,8 @@ static void obey(const char *line)
 		for (uint32_t f = 0; f < files; f++)
 			drop_file(f);
 		say("dropped");
-	} else if (sscanf(line, "disk %u", &mib) == 1) {
-		disk((size_t)mib << 20);
+	} else if (sscanf(line, "disk %u %u", &mib, &wait_seconds) >= 1) {
+		disk((size_t)mib << 20, wait_seconds);
 	} else if (sscanf(line, "compute %lf", &seconds) == 1) {
 		compute(seconds);
 	} else if (strcmp(line, "reboot") == 0) {
