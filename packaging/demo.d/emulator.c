@@ -4,7 +4,7 @@
  * guest reads and writes its memory by itself; the only thing this program sees of it are the hashes that the
  * guest reports by `syscall`, which go to stdout, to the oracle.
  *
- *	emulator [--socket S] [--flip] NAME PLAN >RESULTS
+ *	emulator [--socket S] [--sharing MODE] [--flip] NAME PLAN >RESULTS
  *
  * When all jobs are done it closes stdout, and keeps its memory until its stdin ends, so that the numbers of
  * the VM can still be read.  --flip changes one bit after loading: the twin that shows that the oracle would
@@ -130,13 +130,14 @@ static int load(struct emulator *e, bool flip)
 	return 0;
 }
 
-static int get_ram(struct emulator *e, const char *socket)
+static int get_ram(struct emulator *e, const char *socket, const char *sharing)
 {
 	uint64_t size = (uint64_t)e->plan.pages * PLAN_PAGE_SIZE;
 	struct memctl_options options = {
 		.struct_size = sizeof(options), .socket = socket, .timeout_ms = 60000
 	};
-	struct memctl_vm vm = { .struct_size = sizeof(vm), .name = e->name, .size = size };
+	struct memctl_vm vm = { .struct_size = sizeof(vm), .name = e->name, .size = size,
+		.sharing = sharing };
 	struct memctl_error error = { 0 };
 	int r;
 
@@ -168,12 +169,12 @@ static int start_machine(struct emulator *e)
 	return -EIO;
 }
 
-static int run(struct emulator *e, const char *socket, bool flip)
+static int run(struct emulator *e, const char *socket, const char *sharing, bool flip)
 {
 	char byte;
 	int r;
 
-	r = get_ram(e, socket);
+	r = get_ram(e, socket, sharing);
 	if (r == 0)
 		r = start_machine(e);
 	if (r == 0)
@@ -194,7 +195,7 @@ static int run(struct emulator *e, const char *socket, bool flip)
 int main(int argc, char **argv)
 {
 	struct emulator e = { 0 };
-	const char *socket = NULL;
+	const char *socket = NULL, *sharing = NULL;
 	bool flip = false;
 	int i = 1, r;
 
@@ -203,18 +204,20 @@ int main(int argc, char **argv)
 			flip = true;
 		else if (strcmp(argv[i], "--socket") == 0 && i + 1 < argc)
 			socket = argv[++i];
+		else if (strcmp(argv[i], "--sharing") == 0 && i + 1 < argc)
+			sharing = argv[++i];
 		else
 			break;
 	}
 	if (argc - i != 2) {
-		fprintf(stderr, "usage: emulator [--socket S] [--flip] NAME PLAN >RESULTS\n");
+		fprintf(stderr, "usage: emulator [--socket S] [--sharing MODE] [--flip] NAME PLAN >RESULTS\n");
 		return 16;
 	}
 	e.name = argv[i];
 	r = plan_read(&e.plan, argv[i + 1]);
 	if (r < 0)
 		return 4;
-	r = run(&e, socket, flip);
+	r = run(&e, socket, sharing, flip);
 	plan_fini(&e.plan);
 	return r < 0 ? 4 : 0;
 }

@@ -65,7 +65,8 @@ hash:
 	xor	%rdx, %rax
 	jmp	*%r15
 
-/* Exclusive-or a keystream of seed r14 into every r10-th byte's word of page r12; uses rbx, rcx, rdx, rsi. */
+/* Add a keystream of seed r14 to every r10-th byte's word of page r12; uses rbx, rcx, rdx, rsi.  Not exclusive-or: the stream
+ * is linear in its start, and after two of them all pages would be the same. */
 mix:
 	movabs	$GUEST_KEY_MULTIPLY, %rdx
 	imul	%r12, %rdx
@@ -75,7 +76,7 @@ mix:
 	shl	$12, %rsi
 	lea	4096(%rsi), %rbx
 1:	xorshift %rdx, %rcx
-	xor	%rdx, (%rsi)
+	add	%rdx, (%rsi)
 	add	%r10, %rsi
 	cmp	%rbx, %rsi
 	jb	1b

@@ -69,7 +69,7 @@ static void mix(struct oracle *o, uint32_t n, uint64_t seed, uint32_t stride_byt
 
 	for (unsigned i = 0; i < WORDS; i += stride_bytes / 8) {
 		key = xorshift(key);
-		w[i] ^= key;
+		w[i] += key;
 	}
 }
 
