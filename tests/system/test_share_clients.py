@@ -66,7 +66,7 @@ def test_single_threaded():
             m.check(0, N, turn, "text")
         audit(d, still_owed=True)
         # calls that need orders carried out do it themselves
-        for call in ("will_need", "populate", "pin", "unpin", "discard"):
+        for call in ("will_need", "populate", "discard"):
             m.do(call, 0, 0, N)
         m.check(0, N, 0, "zero")
         m.do("release", 0)
