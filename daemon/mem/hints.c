@@ -1,10 +1,10 @@
 #include "mem/hints.h"
 
+#include "base/sparse.h"
 #include "mem/vm_impl.h"
 
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 
 #define HINTS_BUCKET 8u
 #define HINTS_MIN    4096u
@@ -26,12 +26,6 @@ struct hints {
 	uint64_t n_slots;
 };
 
-static void unmap(hint *slots, uint64_t n)
-{
-	if (slots)
-		munmap(slots, n * sizeof *slots);
-}
-
 int hints_new(struct hints **ret)
 {
 	struct hints *t = calloc(1, sizeof *t);
@@ -52,7 +46,7 @@ void hints_free(struct hints *t)
 {
 	if (!t)
 		return;
-	unmap(t->slots, t->n_slots);
+	sparse_free(t->slots, t->n_slots * sizeof *t->slots);
 	free(t->members);
 	pthread_mutex_destroy(&t->lock);
 	free(t);
@@ -98,8 +92,8 @@ static void resize(struct hints *t)
 		want *= 2;
 	if (want <= old_n)
 		return;
-	larger = mmap(NULL, want * sizeof *larger, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (larger == MAP_FAILED)
+	larger = sparse_new(want * sizeof *larger);
+	if (!larger)
 		return;
 	t->slots = larger;
 	t->n_slots = want;
@@ -109,7 +103,7 @@ static void resize(struct hints *t)
 		if (hash)
 			*place_for(t, hash) = old[i];
 	}
-	unmap(old, old_n);
+	sparse_free(old, old_n * sizeof *old);
 }
 
 uint32_t hints_join(struct hints *t, struct lease *l)

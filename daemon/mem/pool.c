@@ -1,5 +1,6 @@
 #include "mem/pool_impl.h"
 
+#include "base/sparse.h"
 #include "mem/uffd.h"
 
 #include <assert.h>
@@ -19,19 +20,6 @@
 #define COPY_TRIES	1000u
 #define RUN_ALONE	8u		/* a run of so many gets a block of 64 entries */
 #define LOOK_WORDS	1024u
-
-static void *sparse_array(size_t bytes)
-{
-	void *m = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	return m == MAP_FAILED ? NULL : m;
-}
-
-static void sparse_free(void *m, size_t bytes)
-{
-	if (m)
-		munmap(m, bytes);
-}
 
 /* ---- stores ---- */
 
@@ -114,8 +102,8 @@ int pool_new(struct pool **ret, struct arena *a, const struct mem_settings *sett
 	}
 	for (p->n_buckets = 1024; p->n_buckets < p->pages; p->n_buckets *= 2)
 		;
-	p->entries = sparse_array(p->pages * sizeof *p->entries);
-	p->buckets = sparse_array(p->n_buckets * sizeof *p->buckets);
+	p->entries = sparse_new(p->pages * sizeof *p->entries);
+	p->buckets = sparse_new(p->n_buckets * sizeof *p->buckets);
 	p->used = calloc((p->pages + 63) / 64, sizeof *p->used);
 	if (!p->entries || !p->buckets || !p->used || hints_new(&p->hints) < 0) {
 		r = problem_errno(problem, "pool");

@@ -31,6 +31,7 @@
 #include "mem/share.h"
 
 #include "base/clock.h"
+#include "base/sparse.h"
 #include "mem/inject.h"
 #include "mem/uffd.h"
 
@@ -38,7 +39,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #define PARTS_NS      NS_PER_S
@@ -48,13 +48,6 @@
 #define LIES_MAX      10000u
 
 /* ---- life ---- */
-
-static void *sparse(size_t bytes)
-{
-	void *m = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	return m == MAP_FAILED ? NULL : m;
-}
 
 int share_new(struct share **ret, struct lease *l)
 {
@@ -66,10 +59,10 @@ int share_new(struct share **ret, struct lease *l)
 	s->passes = atomic_load(&l->vm->scan_passes);
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_mutex_init(&s->breaking_lock, NULL);
-	s->sights = sparse(l->pages * sizeof *s->sights);
-	s->quiet = sparse(l->pages * sizeof *s->quiet);
-	s->breaking = sparse(l->pages * sizeof *s->breaking);
-	s->nudged = sparse(nudged_words(l) * sizeof *s->nudged);
+	s->sights = sparse_new(l->pages * sizeof *s->sights);
+	s->quiet = sparse_new(l->pages * sizeof *s->quiet);
+	s->breaking = sparse_new(l->pages * sizeof *s->breaking);
+	s->nudged = sparse_new(nudged_words(l) * sizeof *s->nudged);
 	*ret = s; /* which is l->share */
 	if (!s->nudged || !s->sights || !s->quiet || !s->breaking)
 		return -ENOMEM;
@@ -86,14 +79,10 @@ void share_free(struct lease *l)
 		return;
 	if (s->member != HINTS_NO_MEMBER)
 		hints_leave(pool_hints(atomic_load(&l->vm->pool)), s->member);
-	if (s->sights)
-		munmap(s->sights, l->pages * sizeof *s->sights);
-	if (s->quiet)
-		munmap(s->quiet, l->pages * sizeof *s->quiet);
-	if (s->breaking)
-		munmap(s->breaking, l->pages * sizeof *s->breaking);
-	if (s->nudged)
-		munmap(s->nudged, nudged_words(l) * sizeof *s->nudged);
+	sparse_free(s->sights, l->pages * sizeof *s->sights);
+	sparse_free(s->quiet, l->pages * sizeof *s->quiet);
+	sparse_free(s->breaking, l->pages * sizeof *s->breaking);
+	sparse_free(s->nudged, nudged_words(l) * sizeof *s->nudged);
 	pthread_mutex_destroy(&s->lock);
 	pthread_mutex_destroy(&s->breaking_lock);
 	free(s);
