@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A client of a sharing group that does not do what it is ordered, without any library; tests/system/test_share_clients.py
+"""A client of a sharing group that does not do what it is ordered, without any library; tests/system/long_share_clients.py
 drives it by lines.  It never touches its memory while a thread has to answer orders: a fault would hold the interpreter.
 
     liar.py SOCKET NAME PAGES FILE HOW	FILE has the content of its pages
