@@ -55,7 +55,7 @@ def write_and_share(d, *puppets, turn):
 def test_single_threaded():
     """No helper and nobody in memctl_dispatch: it does not share, and neither waits nor makes others wait.  Its calls carry out
     orders while they wait."""
-    with sharing_daemon(64) as d, member(d, "a", 8) as a, member(d, "b", 8) as b, member(d, "mute", 8, helper=False) as m:
+    with sharing_daemon(64) as d, member(d, "a", 8) as a, member(d, "b", 8) as b, member(d, "mute", 8, reservation=5, helper=False) as m:
         fill(a, b, m)
         passes(d)
         for p in (a, b):
@@ -66,7 +66,7 @@ def test_single_threaded():
             m.check(0, N, turn, "text")
         audit(d, still_owed=True)
         # calls that need orders carried out do it themselves
-        for call in ("will_need", "populate", "discard"):
+        for call in ("will_need", "populate", "pin", "unpin", "discard"):
             m.do(call, 0, 0, N)
         m.check(0, N, 0, "zero")
         m.do("release", 0)
@@ -145,9 +145,9 @@ def lie(how, ends=None):
         free = arena(d)["charged_bytes"] // PAGE
         with lying(d, how, a) as liar:
             scan(d)
-            time.sleep(2)
+            time.sleep(1.3)
             liar.tell("touch")
-            for turn in range(2, 5):
+            for turn in range(2, 4):
                 write_and_share(d, a, b, turn=turn)
                 audit(d, still_owed=True)
             lines = said(liar)

@@ -143,6 +143,21 @@ static int do_save(char **w, struct memctl_error *e)
 	return 0;
 }
 
+/* So many mappings more, each of a page, as a large program has them. */
+static int do_mappings(char **w, struct memctl_error *e)
+{
+	uint64_t n = number(w, 1);
+	uint8_t *at = mmap(NULL, n * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (at == MAP_FAILED)
+		return -errno;
+	for (uint64_t i = 0; i < n; i += 2)
+		if (mprotect(at + i * PAGE, PAGE, PROT_READ) < 0)
+			return -errno;
+	puts("ok");
+	return 0;
+}
+
 static int do_helper(char **w, struct memctl_error *e)
 {
 	int r = memctl_helper_start(client, e);
@@ -444,6 +459,7 @@ static const struct command {
 	{ "register", 3, false, do_register },	/* NAME SIZE [RESERVATION [LIMIT [SWAP_DIR]]] */
 	{ "sharing", 2, false, do_sharing },	/* off, zero, vm, group:NAME; before register */
 	{ "owner", 2, false, do_owner },	/* NUMBER */
+	{ "mappings", 2, false, do_mappings },	/* NUMBER */
 	{ "helper", 1, false, do_helper },
 	{ "faults", 1, false, do_faults },
 	{ "lease", 3, false, do_lease },	/* GPA SIZE -> L */
