@@ -134,6 +134,16 @@ void hints_leave(struct hints *t, uint32_t member)
 	pthread_mutex_unlock(&t->lock);
 }
 
+uint32_t hints_members(struct hints *t)
+{
+	uint32_t n;
+
+	pthread_mutex_lock(&t->lock);
+	n = t->n_members;
+	pthread_mutex_unlock(&t->lock);
+	return n;
+}
+
 bool hints_find(struct hints *t, uint32_t hash, uint32_t member, uint32_t page, bool remember, uint32_t *ret_member,
 	uint32_t *ret_page)
 {

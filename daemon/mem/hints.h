@@ -25,6 +25,7 @@ void hints_free(struct hints *t);
 uint32_t hints_join(struct hints *t, struct lease *l);
 /* Afterwards nobody looks at the lease, or has it by hints_lock_member. */
 void hints_leave(struct hints *t, uint32_t member);
+uint32_t hints_members(struct hints *t);
 
 /* Whether another clean page is known with this hash: *ret_member and *ret_page, which must be looked at (it may change at any
  * moment).  If not, `remember` this one. */

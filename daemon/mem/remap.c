@@ -6,7 +6,7 @@
  * known.
  *
  * How many mappings an order adds is counted before it is sent, by the borders between pages that cannot be in one mapping: the
- * longest runs first, within what the client may have. */
+ * longest runs first, and none that is not worth it (mappings.h). */
 #include "mem/share.h"
 
 #include "base/clock.h"
@@ -46,6 +46,48 @@ static uint64_t borders(struct lease *l, uint64_t page, uint64_t count)
 		last = now;
 	}
 	return n;
+}
+
+uint64_t mappings_left(struct vm *vm)
+{
+	uint64_t have = atomic_load(&vm->mappings);
+
+	return have < vm->vma_budget ? vm->vma_budget - have : 0;
+}
+
+/* For a run of so many pages, if it is worth them; leases of the VM may do so at the same time. */
+static bool take_mappings(struct vm *vm, uint64_t pages, uint64_t cost)
+{
+	uint64_t have = atomic_load(&vm->mappings);
+
+	if (now_ns() < atomic_load(&vm->mappings_full_until_ns))
+		return false;
+	do {
+		if (have > vm->vma_budget || !mappings_allow(vm->vma_budget, vm->vma_budget - have, pages, cost))
+			return false;
+	} while (!atomic_compare_exchange_weak(&vm->mappings, &have, have + cost));
+	return true;
+}
+
+bool mapped_run_next(struct lease *l, uint64_t page, struct mapped_run *ret)
+{
+	uint64_t last = page ? mapping_of(l, page - 1) : 0, now, next;
+
+	for (; page < l->pages; page++, last = 0) {
+		if (!page_map_has(&l->map, page)) {
+			page += MAP_BLOCK_PAGES - page % MAP_BLOCK_PAGES - 1;
+			continue;
+		}
+		now = mapping_of(l, page);
+		if (!now)
+			continue;
+		*ret = (struct mapped_run){ page, 1, 2 };
+		while ((next = mapping_of(l, page + ret->count)) == now)
+			ret->count++;
+		ret->gives -= (last != 0) + (next != 0);
+		return true;
+	}
+	return false;
 }
 
 /* ---- orders ---- */
@@ -121,14 +163,13 @@ static bool prepare(struct lease *l, const struct remap_page *k)
 	return true;
 }
 
-/* Of a share order keep what may be mapped, the longest runs first; the rest stays as it is. */
+/* Of a share order keep what may be mapped, the longest runs first; the rest stays as it is, and waits. */
 static void fit(struct lease *l)
 {
 	struct share *s = l->share;
 	struct remap_order *o = &s->order;
 	struct piece piece[ORDER_PAGES];
 	bool keep[ORDER_PAGES] = { false };
-	uint64_t budget = now_ns() < atomic_load(&l->vm->mappings_full_until_ns) ? 0 : l->vm->vma_budget;
 	unsigned n, kept = 0;
 
 	n = pieces_of(o, piece);
@@ -141,15 +182,15 @@ static void fit(struct lease *l)
 		while (got < piece[i].count && prepare(l, first + got))
 			got++;
 		after = borders(l, first->page, piece[i].count);
-		if (got && after > before && atomic_load(&l->vm->mappings) + (after - before) > budget) {
-			for (unsigned k = 0; k < got; k++)
-				give_up(l, first + k, true);
-			for (unsigned k = got; k < piece[i].count; k++)
-				give_up(l, first + k, false);
-			COUNT(l->vm, share_budget_pages, piece[i].count);
+		if (got && after > before && !take_mappings(l->vm, got, after - before)) {
+			for (unsigned k = 0; k < piece[i].count; k++) {
+				give_up(l, first + k, k < got);
+				scan_wait(l, first[k].page);
+			}
 			continue;
 		}
-		atomic_fetch_add(&l->vm->mappings, after - before);
+		if (after < before)
+			atomic_fetch_sub(&l->vm->mappings, before - after);
 		for (unsigned k = 0; k < got; k++)
 			keep[piece[i].from + k] = true;
 		for (unsigned k = got; k < piece[i].count; k++) {

@@ -7,6 +7,9 @@
  *			another clean page was hinted at with the same hash: its content becomes an entry, this page is the
  *			first to share it, and the other one's lease is nudged to look.  Neither: a hint of it is left.
  *
+ * A clean page that has its like and may not be mapped, because mappings are few (mappings.h), *waits*: it is looked at again
+ * in a pass in which it may.
+ *
  * So memory that nobody writes to costs two reads, and from then on a look at a word a pass.  What is compared with the pool
  * is a private copy of bytes that were read after the protection: the guest cannot change them between the comparison and
  * the sharing.  (What a client does to its memfd behind our back is its own loss, and reaches nobody: the pool's bytes are
@@ -121,8 +124,18 @@ static void drop_zeros(struct lease *l, const struct batch *b, uint64_t zero)
 	COUNT(vm, scan_zero_pages, (uint64_t)__builtin_popcountll(holes));
 }
 
+void scan_wait(struct lease *l, uint64_t page)
+{
+	struct share *s = l->share;
+	uint64_t left = mappings_left(l->vm);
+
+	s->waiting[page / 64] |= 1ull << page % 64;
+	s->low_left = left < s->low_left ? left : s->low_left;
+	COUNT(l->vm, share_budget_pages, 1);
+}
+
 /* Lock those that are still what they were taken for.  Those that somebody else has just now are nudged again, if they were. */
-static void lock_pages(struct lease *l, const uint32_t *pages, unsigned n, bool nudged, struct batch *b)
+static void lock_pages(struct lease *l, const uint32_t *pages, unsigned n, bool clean, bool nudged, struct batch *b)
 {
 	b->count = 0;
 	for (unsigned i = 0; i < n; i++) {
@@ -135,7 +148,7 @@ static void lock_pages(struct lease *l, const uint32_t *pages, unsigned n, bool 
 				scan_later(l->share, pages[i]);
 			continue;
 		}
-		if (word_state(w) != PAGE_RESIDENT || word_pins(w) || (!nudged && (w & WORD_CLEAN))) {
+		if (word_state(w) != PAGE_RESIDENT || word_pins(w) || (!clean && (w & WORD_CLEAN))) {
 			word_unlock(lease_word(l, pages[i]), w);
 			lease_wake(l, pages[i], 1);
 			continue;
@@ -171,7 +184,7 @@ static void look_first(struct lease *l, const uint32_t *pages, unsigned n)
 	COUNT(l->vm, scanned_pages, n);
 	if (!n_zero)
 		return;
-	lock_pages(l, zero, n_zero, false, &zeros);
+	lock_pages(l, zero, n_zero, false, false, &zeros);
 	if (!zeros.count)
 		return;
 	have = batch_copy_out(l, &zeros, l->bench.buf, batch_protect(l, &zeros));
@@ -196,32 +209,65 @@ static unsigned run_from(const struct batch *b, uint64_t mask, unsigned i)
 	return n;
 }
 
-/* An entry for a clean page, if another page is like it. */
-static bool find_like(struct lease *l, uint64_t page, uint64_t hash, const uint8_t *content, bool remember, uint64_t near,
+/* A page that another one is said to be like. */
+struct like {
+	uint32_t member, page;
+};
+
+static bool find_hint(struct lease *l, uint64_t page, uint64_t hash, bool remember, struct like *ret)
+{
+	struct hints *hints = pool_hints(atomic_load(&l->vm->pool));
+
+	return hints_find(hints, short_hash(hash), l->share->member, (uint32_t)page, remember, &ret->member, &ret->page);
+}
+
+/* The entry for a page that is like another: perhaps there is one meanwhile.  Found it otherwise, for the other as well. */
+static bool found_entry(struct lease *l, uint64_t hash, const uint8_t *content, const struct like *like, uint64_t near,
 	unsigned run, uint64_t *ret_entry)
 {
 	struct pool *pool = atomic_load(&l->vm->pool);
-	struct hints *hints = pool_hints(pool);
-	uint32_t member, other;
 	struct lease *owner;
-	int found, r;
+	int r = pool_find(pool, &l->bench, hash, content, ret_entry);
 
-	found = pool_find(pool, &l->bench, hash, content, ret_entry);
-	if (found)
-		return found > 0;
-	if (!hints_find(hints, short_hash(hash), l->share->member, (uint32_t)page, remember, &member, &other))
-		return false;
+	if (r)
+		return r > 0;
 	r = pool_add(pool, hash, content, near, run, ret_entry);
 	if (r == -EEXIST)
 		return pool_find(pool, &l->bench, hash, content, ret_entry) > 0;
 	if (r < 0)
 		return false;
 	l->pool_added++;
-	owner = hints_lock_member(hints, member);
+	owner = hints_lock_member(pool_hints(pool), like->member);
 	if (owner)
-		share_nudge(owner, other);
-	hints_unlock(hints);
+		share_nudge(owner, like->page);
+	hints_unlock(pool_hints(pool));
 	return true;
+}
+
+/* Whether the other one has a mapping for it: an entry that only one maps saves nothing. */
+static bool other_may_map(struct lease *l, const struct like *like)
+{
+	struct hints *hints = pool_hints(atomic_load(&l->vm->pool));
+	struct lease *owner = hints_lock_member(hints, like->member);
+	bool may = owner && mappings_allow(owner->vm->vma_budget, mappings_left(owner->vm), 1, 2);
+
+	hints_unlock(hints);
+	return may;
+}
+
+/* Whether page i, which nobody shares yet, is to have an entry (mappings.h).  `alike`: those of the batch that may be shared. */
+static bool may_found(struct lease *l, const struct batch *b, uint64_t alike, unsigned i, const struct like *like)
+{
+	struct vm *vm = l->vm;
+
+	if (i && (alike >> (i - 1) & 1) && b->page[i - 1] + 1 == b->page[i])
+		return true;
+	if (i + 1 < b->count && (alike >> (i + 1) & 1) && b->page[i] + 1 == b->page[i + 1])
+		return true;
+	if (mappings_may_found(vm->vma_budget, mappings_left(vm), l->share->found_floor))
+		return other_may_map(l, like);
+	scan_wait(l, b->page[i]);
+	return false;
 }
 
 /* A page on its way out of its frame: the pool may have it, or it is known to be like another.  No client is needed: the page
@@ -229,11 +275,14 @@ static bool find_like(struct lease *l, uint64_t page, uint64_t hash, const uint8
  * the client may have. */
 bool share_evicted(struct lease *l, uint64_t page, const uint8_t *content, uint64_t *ret_word)
 {
-	uint64_t entry;
+	uint64_t hash, entry;
+	struct like like;
 
-	if (!l->share || !is_member(l) ||
-		!atomic_load_explicit(&l->vm->settings->share_rate_max, memory_order_relaxed) ||
-		!find_like(l, page, checksum_keyed(content), content, false, 0, 1, &entry))
+	if (!l->share || !is_member(l) || !atomic_load_explicit(&l->vm->settings->share_rate_max, memory_order_relaxed))
+		return false;
+	hash = checksum_keyed(content);
+	if (pool_find(atomic_load(&l->vm->pool), &l->bench, hash, content, &entry) <= 0 &&
+		(!find_hint(l, page, hash, false, &like) || !found_entry(l, hash, content, &like, 0, 1, &entry)))
 		return false;
 	*ret_word = word_make(PAGE_SHARED, entry);
 	return true;
@@ -244,12 +293,16 @@ static void look_again(struct lease *l, const uint32_t *pages, unsigned n, bool 
 {
 	struct share *s = l->share;
 	struct vm *vm = l->vm;
-	uint64_t words[RUN_MAX], hash[RUN_MAX], entry[RUN_MAX], all, prot, have, zero = 0, same = 0, like, rest;
+	uint64_t words[RUN_MAX], hash[RUN_MAX], entry[RUN_MAX], all, prot, have, zero = 0, same = 0, like, alike, rest;
+	struct pool *pool = atomic_load(&vm->pool);
+	struct like other[RUN_MAX];
 	struct batch b;
 
-	lock_pages(l, pages, n, nudged, &b);
+	lock_pages(l, pages, n, true, nudged, &b);
 	if (!b.count)
 		return;
+	for (unsigned i = 0; i < b.count; i++)
+		s->waiting[b.page[i] / 64] &= ~(1ull << b.page[i] % 64);
 	all = full_mask(b.count);
 	prot = inject.twin_share_unprotected ? all : batch_protect(l, &b);
 	have = batch_copy_out(l, &b, l->bench.buf, prot);
@@ -267,13 +320,22 @@ static void look_again(struct lease *l, const uint32_t *pages, unsigned n, bool 
 			same |= 1ull << i;
 		atomic_store_explicit(&s->sights[b.page[i]], short_hash(hash[i]), memory_order_relaxed);
 	}
-	like = pool_find_many(atomic_load(&vm->pool), &l->bench, same, hash, l->bench.buf, entry);
+	like = pool_find_many(pool, &l->bench, same, hash, l->bench.buf, entry);
+	alike = 0;
+	for (unsigned i = 0; i < b.count; i++)
+		if (!((same & ~like) >> i & 1))
+			continue;
+		else if (find_hint(l, b.page[i], hash[i], true, &other[i]))
+			alike |= 1ull << i;
+		else if (pool_find(pool, &l->bench, hash[i], l->bench.buf + i * PAGE_SIZE, &entry[i]) > 0)
+			like |= 1ull << i; /* just founded */
+	alike |= like;
 	for (unsigned i = 0; i < b.count; i++) {
 		bool next = i && b.page[i] == b.page[i - 1] + 1 && (like >> (i - 1) & 1);
 
 		/* among those that were not found there may be two that are alike */
-		if (!(like >> i & 1) && (same >> i & 1) &&
-			find_like(l, b.page[i], hash[i], l->bench.buf + i * PAGE_SIZE, true, next ? entry[i - 1] + 1 : 0,
+		if (((alike & ~like) >> i & 1) && may_found(l, &b, alike, i, &other[i]) &&
+			found_entry(l, hash[i], l->bench.buf + i * PAGE_SIZE, &other[i], next ? entry[i - 1] + 1 : 0,
 				run_from(&b, same, i), &entry[i]))
 			like |= 1ull << i;
 		if (like >> i & 1)
@@ -315,6 +377,36 @@ static bool is_quiet(struct share *s, uint64_t page, uint64_t w)
 	return true;
 }
 
+/* Whether a clean page that waits for mappings is to be looked at again: it may have one now, or there are more than in the
+ * last pass, and the run that it seems to be in may. */
+static bool is_due(struct lease *l, uint64_t page)
+{
+	struct share *s = l->share;
+	uint64_t bits = s->waiting[page / 64], left, first = page % 64, end = page % 64;
+
+	if (!(bits >> first & 1))
+		return false;
+	while (first && (bits >> (first - 1) & 1))
+		first--;
+	while (end < 64 && (bits >> end & 1))
+		end++;
+	left = mappings_left(l->vm);
+	return mappings_allow(l->vm->vma_budget, left, left > s->last_low_left ? end - first : 1, 2);
+}
+
+static void hand_at_end(struct lease *l)
+{
+	struct share *s = l->share;
+	struct pool *pool = atomic_load(&l->vm->pool);
+
+	s->hand = 0;
+	atomic_fetch_add(&s->passes, 1);
+	s->last_low_left = s->low_left;
+	s->low_left = mappings_left(l->vm);
+	s->found_floor = pool ? mappings_found_floor(s->low_left, hints_members(pool_hints(pool))) : UINT64_MAX;
+	s->recalled_left = UINT64_MAX;
+}
+
 /* Move the hand on until a batch of either kind is full; pages passed over. */
 static uint64_t gather(struct lease *l, uint64_t hand_max, uint64_t read_max, uint32_t *first, unsigned *n_first,
 	uint32_t *second, unsigned *n_second)
@@ -332,7 +424,7 @@ static uint64_t gather(struct lease *l, uint64_t hand_max, uint64_t read_max, ui
 		} else {
 			w = atomic_load_explicit(lease_word(l, page), memory_order_relaxed);
 			if (word_state(w) == PAGE_RESIDENT && !(w & WORD_BUSY) && !word_pins(w) && !is_quiet(s, page, w) &&
-				!(w & WORD_CLEAN)) {
+				(!(w & WORD_CLEAN) || is_due(l, page))) {
 				if (atomic_load_explicit(&s->sights[page], memory_order_relaxed))
 					second[(*n_second)++] = (uint32_t)page;
 				else
@@ -342,8 +434,7 @@ static uint64_t gather(struct lease *l, uint64_t hand_max, uint64_t read_max, ui
 		passed += step;
 		s->hand += step;
 		if (s->hand >= l->pages) {
-			s->hand = 0;
-			atomic_fetch_add(&s->passes, 1);
+			hand_at_end(l);
 			break;
 		}
 	}
@@ -385,7 +476,7 @@ bool scan_some(struct lease *l)
 bool scan_nudged(struct lease *l, bool all)
 {
 	struct share *s = l->share;
-	uint64_t words = nudged_words(l);
+	uint64_t words = bit_words(l);
 
 	if (!all && atomic_load(&s->n_nudged) < ORDER_PAGES)
 		return false;

@@ -46,6 +46,7 @@
 #define BREAKING_MIN  64u
 #define BREAKING_MAX  4096u
 #define LIES_MAX      10000u
+#define RECALL_PAGES  16u		/* longer runs keep their mappings */
 
 /* ---- life ---- */
 
@@ -57,14 +58,16 @@ int share_new(struct share **ret, struct lease *l)
 		return -ENOMEM;
 	s->member = HINTS_NO_MEMBER;
 	s->passes = atomic_load(&l->vm->scan_passes);
+	s->found_floor = s->recalled_left = UINT64_MAX;
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_mutex_init(&s->breaking_lock, NULL);
 	s->sights = sparse_new(l->pages * sizeof *s->sights);
 	s->quiet = sparse_new(l->pages * sizeof *s->quiet);
 	s->breaking = sparse_new(l->pages * sizeof *s->breaking);
-	s->nudged = sparse_new(nudged_words(l) * sizeof *s->nudged);
+	s->nudged = sparse_new(bit_words(l) * sizeof *s->nudged);
+	s->waiting = sparse_new(bit_words(l) * sizeof *s->waiting);
 	*ret = s; /* which is l->share */
-	if (!s->nudged || !s->sights || !s->quiet || !s->breaking)
+	if (!s->nudged || !s->waiting || !s->sights || !s->quiet || !s->breaking)
 		return -ENOMEM;
 	if (atomic_load(&l->vm->pool))
 		share_join(l, atomic_load(&l->vm->pool));
@@ -82,7 +85,8 @@ void share_free(struct lease *l)
 	sparse_free(s->sights, l->pages * sizeof *s->sights);
 	sparse_free(s->quiet, l->pages * sizeof *s->quiet);
 	sparse_free(s->breaking, l->pages * sizeof *s->breaking);
-	sparse_free(s->nudged, nudged_words(l) * sizeof *s->nudged);
+	sparse_free(s->nudged, bit_words(l) * sizeof *s->nudged);
+	sparse_free(s->waiting, bit_words(l) * sizeof *s->waiting);
 	pthread_mutex_destroy(&s->lock);
 	pthread_mutex_destroy(&s->breaking_lock);
 	free(s);
@@ -226,7 +230,7 @@ void share_fill(struct lease *l, struct bench *b, uint64_t page, uint64_t before
 /* ---- home ---- */
 
 /* One more page for a home order, if it is mapped and can be locked; there is room.  `wait_ns`: how long for the lock. */
-static bool gather_home(struct lease *l, uint64_t page, uint64_t wait_ns, bool broken_only)
+static bool gather_home(struct lease *l, uint64_t page, uint64_t wait_ns, bool broken_only, enum charge_kind kind)
 {
 	struct pool *pool = atomic_load(&l->vm->pool);
 	struct remap_order *o = &l->share->order;
@@ -240,7 +244,7 @@ static bool gather_home(struct lease *l, uint64_t page, uint64_t wait_ns, bool b
 		return false;
 	/* of two frames it has one: the other is its copy in the lease */
 	gone = !is_mapped(w) || word_state(w) == PAGE_LOST || (broken_only && word_state(w) != PAGE_BREAKING);
-	if (gone || segment_charge(l->memory, 1, CHARGE_STORE) < 0) {
+	if (gone || segment_charge(l->memory, 1, kind) < 0) {
 		word_unlock(lease_word(l, page), w);
 		lease_wake(l, page, 1);
 		return gone;
@@ -282,7 +286,7 @@ static bool home_some(struct lease *l, bool all)
 	pthread_mutex_unlock(&s->breaking_lock);
 	/* those that cannot be had just now come with the next tick: nothing is poked for them */
 	for (unsigned i = 0; i < n; i++)
-		if (!gather_home(l, pages[i], 0, true))
+		if (!gather_home(l, pages[i], 0, true, CHARGE_STORE))
 			share_break_later(l, pages[i]);
 	for (uint64_t page = 0; lost && page < l->pages; page++)
 		if (word_state(page_map_read(&l->map, page)) == PAGE_BREAKING)
@@ -290,6 +294,51 @@ static bool home_some(struct lease *l, bool all)
 	if (!s->order.n)
 		return false;
 	return order_send(l) && n == ORDER_PAGES;
+}
+
+/* A run that is mapped, if it has at most so many half pages for each two mappings that it gives back, and can be had. */
+static bool recall_run(struct lease *l, const struct mapped_run *r, uint64_t most)
+{
+	struct pool *pool = atomic_load(&l->vm->pool);
+	struct remap_order *o = &l->share->order;
+	uint64_t halves = 0;
+	unsigned n = o->n;
+
+	if (!r->gives || r->count > RECALL_PAGES)
+		return false;
+	for (uint64_t page = r->page; page < r->page + r->count; page++) {
+		uint64_t w = page_map_read(&l->map, page);
+
+		if (word_state(w) != PAGE_SHARED || (w & WORD_BUSY))
+			return false;
+		halves += pool_references(pool, word_ref(w)) > 1 ? 2 : 1;
+	}
+	if (2 * halves > most * r->gives)
+		return false;
+	/* where there is no frame for it to spare, it stays; from its beginning, because a gap would need one more mapping */
+	for (uint64_t page = r->page; page < r->page + r->count && o->n - n == page - r->page; page++)
+		gather_home(l, page, 0, false, CHARGE_GUEST);
+	return o->n - n == r->count;
+}
+
+/* When few mappings are left, bring home those that are worth too little, the least first. */
+static void recall_some(struct lease *l)
+{
+	struct share *s = l->share;
+	uint64_t budget = l->vm->vma_budget, left = mappings_left(l->vm);
+
+	if (!atomic_load(&l->vm->mappings) || left >= s->recalled_left || atomic_load(&l->reclaim))
+		return;
+	for (uint64_t most = 1; most <= 2 * RECALL_PAGES && mappings_poor(budget, left, most, 2, MAPPINGS_RECALL); most *= 2) {
+		struct mapped_run r = { 0 };
+
+		while (mappings_poor(budget, left, most, 2, MAPPINGS_RELIEF) && s->order.n + RECALL_PAGES <= ORDER_PAGES &&
+			mapped_run_next(l, r.page + r.count, &r))
+			left += recall_run(l, &r, most) ? r.gives : 0;
+	}
+	/* until there are less, or until the next pass, there is nothing to be looked for */
+	s->recalled_left = s->order.n ? UINT64_MAX : left;
+	order_send(l);
 }
 
 int share_bring_home(struct lease *l, struct run range, uint64_t until_ns)
@@ -313,7 +362,7 @@ int share_bring_home(struct lease *l, struct run range, uint64_t until_ns)
 			lease_wait_poke(l, &s->pokes, NS_PER_MS);
 			continue;
 		}
-		while (page < end && s->order.n < ORDER_PAGES && gather_home(l, page, NS_PER_MS, false))
+		while (page < end && s->order.n < ORDER_PAGES && gather_home(l, page, NS_PER_MS, false, CHARGE_STORE))
 			page++;
 		if (s->order.n) {
 			if (!order_send(l))
@@ -362,6 +411,8 @@ bool share_step(struct lease *l)
 	ticked = atomic_exchange(&s->ticked, false);
 	if (atomic_load(&l->vm->has_orders)) {
 		more |= home_some(l, ticked);
+		if (ticked && !s->order.pending)
+			recall_some(l);
 		if (s->order.pending)
 			return false;
 	}

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "mem/hints.h"
+#include "mem/mappings.h"
 #include "mem/vm_impl.h"
 
 #define ORDER_PAGES (RUN_MAX * 4)	/* of one remap order: it keeps their words locked for about a millisecond */
@@ -40,6 +41,10 @@ struct share {
 	_Atomic uint32_t member;	/* of the pool; HINTS_NO_MEMBER: of none */
 	_Atomic uint32_t *sights;	/* hash of each page at the last look; 0: not seen, or written since */
 	_Atomic uint8_t *quiet;		/* pages that are written to again and again: see scan.c */
+	uint64_t *waiting;		/* worker only: a bit a page that has its like and was left alone, for want of mappings */
+	uint64_t low_left, last_low_left;	/* fewest mappings that were left in this pass, in the last one */
+	uint64_t found_floor;		/* mappings_found_floor */
+	uint64_t recalled_left;		/* so many were left when there was nothing to be brought home for more */
 	_Atomic uint64_t *nudged;	/* a bit a page that is said to be like another */
 	_Atomic uint64_t n_nudged;	/* set since the worker looked last: at most so many */
 	uint64_t nudged_hand;		/* worker only: word of `nudged` that it looks at next */
@@ -55,10 +60,20 @@ struct share {
 	bool breaking_lost;		/* the list was full: look at all words */
 };
 
-static inline uint64_t nudged_words(const struct lease *l)
+/* Of an array with a bit a page. */
+static inline uint64_t bit_words(const struct lease *l)
 {
 	return (l->pages + 63) / 64;
 }
+
+/* Mappings that sharing may still add to the client. */
+uint64_t mappings_left(struct vm *vm);
+/* The next run of pages in one mapping of the pool, from `page` on, and how many mappings there would be less without it.
+ * `page` is not within one. */
+struct mapped_run {
+	uint64_t page, count, gives;
+};
+bool mapped_run_next(struct lease *l, uint64_t page, struct mapped_run *ret);
 
 /* A locked page that is like this entry of the pool, to which it has a reference now: for the next order.  There is room. */
 void order_add(struct share *s, uint64_t page, uint64_t before, uint64_t entry);
@@ -74,6 +89,8 @@ uint64_t share_break_later(struct lease *l, uint64_t page);
 
 /* Look at some pages, as far as the budgets go (scan.c).  Whether there is more to look at. */
 bool scan_some(struct lease *l);
+/* It was found to be like another, and is left alone because mappings are few: the hand takes it again when they are not. */
+void scan_wait(struct lease *l, uint64_t page);
 /* Look at this page again with the next tick, as if another were said to be like it.  How many are to be looked at so. */
 uint64_t scan_later(struct share *s, uint64_t page);
 /* Look at what others have found to be like theirs: all of it, or when it is worth an order. */

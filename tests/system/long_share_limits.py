@@ -104,12 +104,13 @@ def test_nothing_to_read():
 LONG, SCATTERED = 600, 300
 
 
-def layout(p):
+def layout(p, run=LONG):
     """A run, and pages by themselves, between which each VM has its own."""
     for i in range(SCATTERED):
         p.do("fill", 0, 2 * i, 1, 1, "text", 5000 + i)
         p.do("fill", 0, 2 * i + 1, 1, ord(p.name[0]), "text")
-    p.do("fill", 0, 1000, LONG, 1, "text")
+    if run:
+        p.do("fill", 0, 1000, run, 1, "text")
 
 
 def verify(p):
@@ -180,21 +181,71 @@ def test_mappings_are_few():
             audit(d)
 
 
+RUNS, RUN = 12, 40	# that come one after the other, when there is hardly a mapping left
+
+
+def place(n):
+    return 1700 + (RUN + 10) * n
+
+
+def within(p):
+    """The numbers of a VM whose mappings are counted, and not too many."""
+    n = p.numbers()
+    check(n["share_mappings"] <= n["share_mappings_max"], "%d mappings of %d" % (n["share_mappings"], n["share_mappings_max"]))
+    return n
+
+
 def test_long_runs_first():
-    """A run after the scattered pages finds mappings."""
-    with sharing_daemon(64) as d, member(d, "rich", 16) as r, member(d, "too", 16) as t:
+    """Runs find mappings although lone pages came before them and took what there was.  These are brought home for better ones,
+    and nothing goes round afterwards."""
+    with sharing_daemon(96) as d, member(d, "rich", 16) as r, member(d, "too", 16) as t:
         for p in (r, t):
             layout(p)
-        shared(d, (r, LONG + SCATTERED), (t, LONG + SCATTERED))
+            for n in range(RUNS):
+                p.do("fill", 0, place(n), RUN, 1, "text", 6000 + 2 * RUN * n)
+        shared(d, (r, LONG + SCATTERED + RUNS * RUN), (t, LONG + SCATTERED + RUNS * RUN))
         with poor(d, "poor", 16, 60) as p:
-            layout(p)
+            layout(p, 0)
             passes(d)
-            states = p.states(1000, LONG)
+            n = within(p)
+            lone = pages(p, "shared")
+            check(n["share_mappings_max"] - n["share_mappings"] < 20 and lone < SCATTERED, "lone pages leave %d of %d mappings" % (
+                n["share_mappings_max"] - n["share_mappings"], n["share_mappings_max"]))
+            check(n["share_budget_pages"] >= SCATTERED - lone, "left alone: %d" % n["share_budget_pages"])
+            # a run: at once, and for nothing
+            p.do("fill", 0, 1000, LONG, 1, "text")
+            passes(d)
+            check_eq(p.states(1000, LONG), ["shared"] * LONG, "a run of %d pages after %d lone ones" % (LONG, lone))
+            check_eq((within(p)["home_pages"], pages(p, "shared")), (0, LONG + lone), "pages brought home, shared")
+            # more runs than that: each takes the place of a lone page
+            for n in range(RUNS):
+                p.do("fill", 0, place(n), RUN, 1, "text", 6000 + 2 * RUN * n)
+
+            def mapped():
+                scan(d)
+                return all(p.states(place(n), RUN) == ["shared"] * RUN for n in range(RUNS)) and within(p)
+
+            wait_until(mapped, 30 * SLOW, "all runs")
+            passes(d)
+            n = within(p)
+            check(0 < n["home_pages"] <= 2 * RUNS, "%d pages brought home for %d runs" % (n["home_pages"], RUNS))
+            check_eq(pages(p, "shared"), LONG + RUNS * RUN + lone - n["home_pages"], "shared pages")
             verify(p)
             audit(d)
-            if states.count("shared") < LONG * 9 // 10:
-                skip("of a run of %d pages %d are shared, of %d scattered ones before it %d: first come, first served" % (
-                    LONG, states.count("shared"), SCATTERED, p.states(0, 2 * SCATTERED).count("shared")))
+            before = [p.numbers()[c] for c in ("home_pages", "share_pages", "share_mappings", "share_failed_pages")]
+            for _ in range(7): # of three passes each
+                passes(d)
+                within(p)
+            check_eq([p.numbers()[c] for c in ("home_pages", "share_pages", "share_mappings", "share_failed_pages")], before,
+                     "homes, shares, mappings, failed after 21 passes")
+            for n in range(RUNS):
+                p.check(place(n), RUN, 1, "text", like=[6000 + 2 * RUN * n])
+            # what a write gives back is used again
+            p.do("fill", 0, 1000, LONG, 8, "random")
+            home(d, p)
+            within(p)
+            p.check(1000, LONG, 8, "random")
+            audit(d)
 
 
 def test_no_mappings_at_all():
