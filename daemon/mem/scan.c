@@ -407,6 +407,15 @@ static void hand_at_end(struct lease *l)
 	s->recalled_left = UINT64_MAX;
 }
 
+void scan_pass_over(struct lease *l)
+{
+	struct share *s = l->share;
+
+	s->hand += atomic_exchange(&s->hand_budget, 0);
+	if (s->hand >= l->pages)
+		hand_at_end(l);
+}
+
 /* Move the hand on until a batch of either kind is full; pages passed over. */
 static uint64_t gather(struct lease *l, uint64_t hand_max, uint64_t read_max, uint32_t *first, unsigned *n_first,
 	uint32_t *second, unsigned *n_second)

@@ -406,8 +406,11 @@ bool share_step(struct lease *l)
 	struct share *s = l->share;
 	bool ticked, more = false;
 
-	if (!order_settled(l))
+	if (!order_settled(l)) {
+		if (s->order.late)
+			scan_pass_over(l);
 		return false; /* the answer pokes */
+	}
 	ticked = atomic_exchange(&s->ticked, false);
 	if (atomic_load(&l->vm->has_orders)) {
 		more |= home_some(l, ticked);

@@ -89,6 +89,8 @@ uint64_t share_break_later(struct lease *l, uint64_t page);
 
 /* Look at some pages, as far as the budgets go (scan.c).  Whether there is more to look at. */
 bool scan_some(struct lease *l);
+/* The client owes an answer: pass over pages without a look, so that a pass ends. */
+void scan_pass_over(struct lease *l);
 /* It was found to be like another, and is left alone because mappings are few: the hand takes it again when they are not. */
 void scan_wait(struct lease *l, uint64_t page);
 /* Look at this page again with the next tick, as if another were said to be like it.  How many are to be looked at so. */

@@ -114,6 +114,22 @@ def test_stopped_while_shared():
         audit(d)
 
 
+def test_a_pass_ends_without_a_stopped_client():
+    """What an operator asks for is over although a client owes an answer: it is passed over."""
+    with sharing_daemon(64) as d, member(d, "a", 8) as a, member(d, "b", 8) as b, member(d, "s", 8) as s:
+        fill(a, b, s)
+        s.stop()
+        scan(d)
+        wait_until(lambda: s.numbers()["orders_late"], 20 * SLOW, "an order that is owed")
+        check(pages(s, "shared") < N, "the stopped client has shared all")
+        for _ in range(2):
+            passes(d)
+        s.go_on()
+        shared(d, (a, N), (b, N), (s, N))
+        verify(a, b, s)
+        audit(d)
+
+
 # ---- who lies
 
 @contextlib.contextmanager
