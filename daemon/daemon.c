@@ -2,10 +2,14 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "holds.h"
 #include "host_ghz.h"
 #include "ops_client.h"
 #include "ops_dispatch.h"
+#include "ops_resume.h"
+#include "ops_stop.h"
 #include "mem/inject.h"
+#include "notify.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -14,8 +18,6 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #define METRICS_KEEP_S (7 * 24 * 3600ull)
@@ -34,35 +36,42 @@ static void raise_descriptor_limit(void)
 		log_warning("cannot raise the limit of open files: %s", strerror(errno));
 }
 
-/* Tell the service manager, by the protocol of sd_notify(3): one datagram to $NOTIFY_SOCKET. */
-static void notify(const char *state)
-{
-	const char *path = getenv("NOTIFY_SOCKET");
-	struct sockaddr_un a = { .sun_family = AF_UNIX };
-	size_t n = path ? strlen(path) : 0;
-	int fd;
-
-	if (n == 0 || n >= sizeof a.sun_path || (path[0] != '/' && path[0] != '@'))
-		return;
-	memcpy(a.sun_path, path, n);
-	if (a.sun_path[0] == '@')
-		a.sun_path[0] = 0;
-	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd < 0 || sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&a,
-			      (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n)) < 0)
-		log_warning("cannot notify the service manager: %s", strerror(errno));
-	if (fd >= 0)
-		close(fd);
-}
-
 static void tell_ready(const struct daemon_options *o)
 {
-	notify("READY=1");
+	notify_send("READY=1");
 	if (o->ready_fd < 0)
 		return;
 	if (write(o->ready_fd, "ready\n", 6) != 6)
 		log_warning("cannot write to the ready descriptor: %s", strerror(errno));
 	close(o->ready_fd);
+}
+
+/* What can be changed while we run is changed; for the rest the log says that it waits. */
+static void reread_settings(struct daemon *d)
+{
+	struct config now = d->config, then;
+	char why[256];
+
+	if (d->options->read_settings(d->options->userdata, &then) < 0) {
+		log_error("the settings are as they were");
+		return;
+	}
+	for (const struct setting *s = settings; s->name; s++) {
+		char is[CONFIG_TEXT_MAX], wanted[CONFIG_TEXT_MAX];
+
+		setting_format(s, &d->config, is, sizeof is);
+		setting_format(s, &then, wanted, sizeof wanted);
+		if (!strcmp(is, wanted))
+			continue;
+		if (!s->live)
+			log_warning("setting %s = %s waits for a restart: it is %s", s->name, wanted, is);
+		else if (setting_set(s, &now, wanted, why, sizeof why) < 0)
+			log_error("setting %s = %s: %s", s->name, wanted, why);
+		else
+			log_notice("setting %s = %s (it was %s)", s->name, wanted, is);
+	}
+	if (daemon_change_settings(d, &now, why, sizeof why) < 0)
+		log_error("the settings are as they were: %s", why);
 }
 
 /* VMs whose clients have gone are released first; those whose clients live do not hold us up (see
@@ -83,14 +92,45 @@ static void on_signal(unsigned events, void *userdata)
 	struct daemon *d = userdata;
 	struct signalfd_siginfo info;
 
-	if (read(d->signal_fd, &info, sizeof info) != sizeof info || d->stopping)
+	if (read(d->signal_fd, &info, sizeof info) != sizeof info)
 		return;
-	d->stopping = true;
+	if (info.ssi_signo == SIGHUP) {
+		reread_settings(d);
+		return;
+	}
 	log_notice("signal %u: ending", info.ssi_signo);
-	notify("STOPPING=1");
+	if (info.ssi_signo == SIGINT)
+		daemon_quit(d);
+	else
+		stop_by_signal(d);
+}
+
+void daemon_quit(struct daemon *d)
+{
+	d->stopping = true;
+	if (d->stop_timer)
+		return;
+	notify_send("STOPPING=1");
 	/* not at once: connections that closed before the signal are noticed first */
 	d->stop_deadline_ns = now_ns() + STOP_NS;
 	if (loop_timer_new(d->loop, STOP_PERIOD_NS, try_stop, d, &d->stop_timer) < 0)
+		loop_quit(d->loop);
+}
+
+static void quit_for_restart(void *userdata)
+{
+	struct daemon *d = userdata;
+
+	if (holds_none(d) || !d->config.client_hold_limit || now_ns() > d->stop_deadline_ns)
+		loop_quit(d->loop);
+}
+
+void daemon_restart(struct daemon *d)
+{
+	d->stopping = d->restart = true;
+	log_notice("ending to be started again");
+	d->stop_deadline_ns = now_ns() + STOP_NS;
+	if (loop_timer_new(d->loop, STOP_PERIOD_NS, quit_for_restart, d, &d->stop_timer) < 0)
 		loop_quit(d->loop);
 }
 
@@ -134,8 +174,10 @@ static int start_signals(struct daemon *d, struct problem *p)
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGUSR1, SIG_IGN);	/* a supervisor forwards it */
 	d->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (d->signal_fd < 0)
 		return problem_errno(p, "cannot make a signalfd");
@@ -184,6 +226,9 @@ static void tick_now(void *userdata)
 	struct daemon *d = userdata;
 
 	tick_run(d->tick);
+	holds_look(d);
+	resume_tick(d);
+	stop_tick(d);
 	/* ending takes a client from the list later, by a post: the walk is safe */
 	list_foreach(l, &d->clients) {
 		struct client *c = container_of(l, struct client, link);
@@ -217,6 +262,35 @@ static int start_tick(struct daemon *d, struct problem *p)
 	return 0;
 }
 
+static int keep(void *userdata, const char *tag, int fd)
+{
+	return notify_keep(tag, fd);
+}
+
+static void drop(void *userdata, const char *tag)
+{
+	notify_drop(tag);
+}
+
+/* What a process before us has left with the service manager. */
+static int find_kept(struct daemon *d, struct problem *p)
+{
+	struct inherited *all;
+	unsigned n;
+	int r;
+
+	r = kept_new(&d->kept, notify_keeps() ? &(struct keeper){ keep, drop, NULL } : NULL);
+	if (r == 0)
+		r = notify_inherited(&all, &n);
+	if (r < 0)
+		return problem_set(p, -r, PROBLEM_SYSTEM, 0, 0, "no memory for what was kept");
+	d->found = n > 0;
+	for (unsigned i = 0; i < n; i++)
+		kept_find(d->kept, all[i].name, all[i].fd);
+	free(all);
+	return 0;
+}
+
 static int start(struct daemon *d, struct problem *p)
 {
 	char why[200];
@@ -243,7 +317,10 @@ static int start(struct daemon *d, struct problem *p)
 		return problem_set(
 			p, -r, PROBLEM_SYSTEM, 0, 0, "cannot make the event loop: %s", strerror(-r));
 	apply_settings(d);
-	r = arena_new(&d->arena, d->config.arena_bytes, p);
+	r = find_kept(d, p);
+	if (r < 0)
+		return r;
+	r = arena_new(&d->arena, d->config.arena_bytes, d->kept, p);
 	if (r < 0)
 		return r;
 	r = reclaim_new(&d->reclaim, d->arena, (unsigned)d->config.min_free_pct, p);
@@ -254,7 +331,13 @@ static int start(struct daemon *d, struct problem *p)
 		r = scanner_new(&d->scanner, d, host_ghz(""));
 	if (r < 0)
 		return problem_set(p, -r, PROBLEM_SYSTEM, 0, 0, "cannot start the sharing scan: %s", strerror(-r));
+	/* guests wait for this: before all that may take its time */
+	r = resume_found(d, p);
+	if (r < 0)
+		return r;
 	r = start_tick(d, p);
+	if (r == 0)
+		r = watchdog_new(&d->watchdog, d->loop, d->reclaim, p);
 	if (r < 0)
 		return r;
 	return start_server(d, p);
@@ -265,6 +348,7 @@ static void finish(struct daemon *d)
 {
 	server_free(d->server);
 	loop_timer_free(d->stop_timer);
+	watchdog_free(d->watchdog);
 	loop_timer_free(d->tick_timer);
 	tick_free(d->tick);
 	record_close(d->record);
@@ -272,6 +356,7 @@ static void finish(struct daemon *d)
 	groups_free(d->groups);
 	reclaim_free(d->reclaim);
 	arena_free(d->arena);
+	kept_free(d->kept);
 	watch_free(d->signal_watch);
 	loop_free(d->loop);
 	share_groups_free(d->share_groups);
@@ -283,12 +368,17 @@ static void finish(struct daemon *d)
 int daemon_run(const struct config *c, const struct daemon_options *o, struct problem *p)
 {
 	struct daemon d = {
-		.config = *c, .signal_fd = -1, .started_ns = now_ns(), .started_wall_ns = wall_ns(),
+		.config = *c, .signal_fd = -1, .started_ns = now_ns(), .started_wall_ns = wall_ns(), .options = o,
 	};
 	int r;
 
 	list_init(&d.clients);
 	r = start(&d, p);
+	if (r < 0 && d.found) {
+		/* not in an orderly way: that would give up what is kept */
+		log_error("%s", p->text);
+		_exit(EXIT_FAILURE);
+	}
 	if (r == 0) {
 		log_info("serving on %s with an arena of %llu MiB", c->socket,
 			(unsigned long long)(c->arena_bytes >> 20));
@@ -296,6 +386,10 @@ int daemon_run(const struct config *c, const struct daemon_options *o, struct pr
 		r = loop_run(d.loop);
 		if (r < 0)
 			problem_set(p, -r, PROBLEM_SYSTEM, 0, 0, "the event loop failed: %s", strerror(-r));
+	}
+	if (d.restart && r == 0) {
+		record_close(d.record);
+		_exit(EXIT_RESTART);
 	}
 	if (d.n_clients > 0) {
 		/* Giving their memory back now would take pages from guests that still run.  As it is, they

@@ -1,6 +1,7 @@
 #include "groups.h"
 
 #include "base/log.h"
+#include "mem/recover.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -76,6 +77,87 @@ static int make(struct groups *g, const struct group_wish *w, struct group **ret
 	return 0;
 }
 
+/* The name of a pool says whose it is. */
+static int adopt(struct groups *g, struct pool *pool)
+{
+	struct group *group = calloc(1, sizeof *group);
+	const char *name = pool_name(pool);
+
+	if (!group)
+		return -ENOMEM;
+	group->is_private = strncmp(name, "vm:", 3) == 0;
+	snprintf(group->name, sizeof group->name, "%.63s", strchr(name, ':') ? strchr(name, ':') + 1 : name);
+	group->pool = pool;
+	list_init(&group->members);
+	list_append(&g->list, &group->link);
+	return 0;
+}
+
+int groups_found(struct groups *g, struct problem *p)
+{
+	struct kept *kept = arena_kept(g->arena);
+
+	for (uint32_t n = 0; (n = kept_next(kept, KEPT_POOL, "s", n));) {
+		struct pool *pool;
+		int r = pool_recover(&pool, g->arena, g->settings, n, p);
+
+		if (r == -EBADMSG)
+			log_error("%s: it is lost, with the pages that are in it", p->text);
+		if (r == -EBADMSG || r == -ENOENT) {
+			*p = (struct problem){ 0 };
+			continue;
+		}
+		if (r == 0)
+			r = adopt(g, pool);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static struct group *of_pool(struct groups *g, uint32_t number)
+{
+	list_foreach(l, &g->list) {
+		struct group *at = container_of(l, struct group, link);
+
+		if (pool_number(at->pool) == number)
+			return at;
+	}
+	return NULL;
+}
+
+struct pool *groups_pool(struct groups *g, uint32_t number)
+{
+	struct group *group = of_pool(g, number);
+
+	return group ? group->pool : NULL;
+}
+
+static void enter(struct group *group, struct group_member *m)
+{
+	m->group = group;
+	group->n_members++;
+	list_append(&group->members, &m->link);
+}
+
+void groups_join_found(struct groups *g, uint32_t number, struct group_member *m)
+{
+	enter(of_pool(g, number), m);
+}
+
+void groups_found_end(struct groups *g)
+{
+	list_foreach_safe(l, &g->list) {
+		struct group *group = container_of(l, struct group, link);
+
+		pool_recovered(group->pool);
+		if (group->n_members)
+			continue;
+		list_remove(&group->link);
+		free_group(group);
+	}
+}
+
 int groups_join(struct groups *g, const struct group_wish *w, struct group_member *m, struct problem *p)
 {
 	struct group *group = w->is_private ? NULL : find(g, w->name);
@@ -87,9 +169,7 @@ int groups_join(struct groups *g, const struct group_wish *w, struct group_membe
 		if (r < 0)
 			return r;
 	}
-	m->group = group;
-	group->n_members++;
-	list_append(&group->members, &m->link);
+	enter(group, m);
 	return 0;
 }
 

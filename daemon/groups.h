@@ -43,6 +43,12 @@ struct group_wish {
 };
 /* Put `m` into the group, which is made if it is not there. */
 int groups_join(struct groups *g, const struct group_wish *w, struct group_member *m, struct problem *p);
+/* At a restart: the groups whose pools were kept, and `m` into the one with this pool.  Those that nobody is in go with
+ * groups_found_end. */
+int groups_found(struct groups *g, struct problem *p);
+struct pool *groups_pool(struct groups *g, uint32_t number);
+void groups_join_found(struct groups *g, uint32_t number, struct group_member *m);
+void groups_found_end(struct groups *g);
 /* The last one takes the group with it.  Fine for who is in none. */
 void groups_leave(struct groups *g, struct group_member *m);
 

@@ -1,20 +1,25 @@
 /* memctld: the command line. */
 #include "config.h"
 #include "daemon.h"
+#include "supervise.h"
 #include "base/log.h"
+#include "mem/state.h"
 
 #include <errno.h>
 #include <getopt.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define DEFAULT_CONFIG "/etc/memctl/memctld.conf"
 #define EXIT_USAGE     2
 #define EXIT_SETTINGS  3
+#define WATCHDOG_S     10
 
 enum { OPT_CONFIG = 256, OPT_SOCKET, OPT_SOCKET_MODE, OPT_ARENA, OPT_SWAP_DIR, OPT_METRICS, OPT_SET,
-	OPT_CHECK_CONFIG, OPT_READY_FD, OPT_LOG_LEVEL, OPT_VERSION, OPT_HELP };
+	OPT_CHECK_CONFIG, OPT_READY_FD, OPT_LOG_LEVEL, OPT_SUPERVISE, OPT_WATCHDOG, OPT_STATE_FORMATS, OPT_VERSION, OPT_HELP };
 
 static const struct option options[] = {
 	{ "config", required_argument, NULL, OPT_CONFIG },
@@ -27,6 +32,9 @@ static const struct option options[] = {
 	{ "check-config", no_argument, NULL, OPT_CHECK_CONFIG },
 	{ "ready-fd", required_argument, NULL, OPT_READY_FD },
 	{ "log-level", required_argument, NULL, OPT_LOG_LEVEL },
+	{ "supervise", no_argument, NULL, OPT_SUPERVISE },
+	{ "watchdog", required_argument, NULL, OPT_WATCHDOG },
+	{ "state-formats", no_argument, NULL, OPT_STATE_FORMATS },
 	{ "version", no_argument, NULL, OPT_VERSION },
 	{ "help", no_argument, NULL, OPT_HELP },
 	{ 0 },
@@ -47,6 +55,11 @@ static const char help[] =
 	"  --check-config      read the settings, print them, and end\n"
 	"  --ready-fd N        write a line to this descriptor when serving\n"
 	"  --log-level LEVEL   error, warning, notice, info or debug (default info)\n"
+	"  --supervise         without systemd: start memctld, keep what guests need of it, and start\n"
+	"                      it again when it dies\n"
+	"  --watchdog SECONDS  with --supervise: end memctld when it hangs for so long; 0: never\n"
+	"                      (default 10)\n"
+	"  --state-formats     the oldest and the newest state of a memctld that this one can take over\n"
 	"  --version, --help\n"
 	"\n"
 	"Settings (in section [memctld]; * can be changed while memctld runs):\n";
@@ -54,7 +67,8 @@ static const char help[] =
 static const char exit_codes[] =
 	"\n"
 	"Exit status: 0 ended by SIGTERM or SIGINT; 1 could not start or failed; 2 wrong usage;\n"
-	"3 wrong settings.\n";
+	"3 wrong settings; 75 to be started again at once.  --supervise: that of the memctld that\n"
+	"it started; 128 + the signal that killed it.\n";
 
 static void print_help(void)
 {
@@ -112,30 +126,125 @@ static int take_setting(struct config *c, int option, const char *value)
 	return r;
 }
 
+struct line {
+	int argc;
+	char **argv;
+	const char *config;		/* NULL: not given */
+};
+
+/* The files come before the command line, wherever --config stands in it.  -errno: wrong, and the log says what. */
+static int read_settings(void *userdata, struct config *ret)
+{
+	struct line *line = userdata;
+	char why[512];
+	int c, r;
+
+	config_defaults(ret);
+	if (!line->config || strcmp(line->config, "none")) {
+		r = config_read(ret, line->config ? line->config : DEFAULT_CONFIG, !line->config, why, sizeof why);
+		if (r < 0) {
+			log_error("%s", why);
+			return r;
+		}
+	}
+	optind = 1;
+	while ((c = getopt_long(line->argc, line->argv, "", options, NULL)) != -1) {
+		r = take_setting(ret, c, optarg);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* The exit status of a start that failed.  systemd starts us again without a pause, for the guests' sake: that would be a
+ * storm.  And it may never find that a restart makes no sense while it keeps what guests wait for. */
+static int failed(int status)
+{
+	if (!getenv("NOTIFY_SOCKET") || getenv("MEMCTLD_SUPERVISED"))
+		return status;
+	sleep(1);
+	return getenv("LISTEN_FDS") ? EXIT_FAILURE : status;
+}
+
+static void free_line(char **args)
+{
+	for (char **a = args ? args + 1 : NULL; a && *a; a++)
+		free(*a);
+	free(args);
+}
+
+/* The command line for the memctld that is supervised: what is not the supervisor's.  NULL: no memory. */
+static char **line_of_child(int argc, char **argv)
+{
+	char **args = calloc((size_t)argc + 1, sizeof *args);
+	int c, at, n = 1;
+
+	if (!args)
+		return NULL;
+	args[0] = argv[0];
+	optind = 1;
+	while ((c = getopt_long(argc, argv, "", options, &at)) != -1) {
+		if (c == OPT_SUPERVISE || c == OPT_WATCHDOG || c == OPT_READY_FD)
+			continue;
+		if (asprintf(&args[n++], "--%s%s%s", options[at].name, optarg ? "=" : "", optarg ? optarg : "") < 0) {
+			args[n - 1] = NULL;
+			free_line(args);
+			return NULL;
+		}
+	}
+	return args;
+}
+
+static int supervise(int argc, char **argv, int ready_fd, unsigned watchdog_s)
+{
+	char **args = line_of_child(argc, argv);
+	struct supervise_options so = { .argv = args, .watchdog_s = watchdog_s, .ready_fd = ready_fd };
+	int r;
+
+	if (!args) {
+		log_error("out of memory");
+		return EXIT_FAILURE;
+	}
+	r = supervise_run(&so);
+	free_line(args);
+	return r;
+}
+
+/* A whole number from 0 on. */
+static int parse_number(const char *text, int *ret)
+{
+	char *end;
+	long n;
+
+	errno = 0;
+	n = strtol(text, &end, 10);
+	if (*end || end == text || n < 0 || n > INT_MAX || errno)
+		return -EINVAL;
+	*ret = (int)n;
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	struct config config;
 	struct daemon_options o = { .ready_fd = -1 };
 	struct problem p = { 0 };
 	enum log_level level = LOG_LEVEL_INFO;
-	const char *path = NULL;
-	bool check = false;
-	char why[512], *end;
-	int c, r;
+	struct line line = { .argc = argc, .argv = argv };
+	bool check = false, supervised = false;
+	int watchdog_s = -1;
+	int c;
 
-	/* The files come before the command line, wherever --config stands in it: two passes. */
-	config_defaults(&config);
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (c) {
 		case OPT_CONFIG:
-			path = optarg;
+			line.config = optarg;
 			break;
 		case OPT_CHECK_CONFIG:
 			check = true;
 			break;
 		case OPT_READY_FD:
-			o.ready_fd = (int)strtol(optarg, &end, 10);
-			if (*end || end == optarg || o.ready_fd < 0) {
+			if (parse_number(optarg, &o.ready_fd) < 0) {
 				log_error("--ready-fd wants a descriptor's number, not \"%s\"", optarg);
 				return EXIT_USAGE;
 			}
@@ -147,6 +256,18 @@ int main(int argc, char **argv)
 				return EXIT_USAGE;
 			}
 			break;
+		case OPT_SUPERVISE:
+			supervised = true;
+			break;
+		case OPT_WATCHDOG:
+			if (parse_number(optarg, &watchdog_s) < 0) {
+				log_error("--watchdog wants seconds, not \"%s\"", optarg);
+				return EXIT_USAGE;
+			}
+			break;
+		case OPT_STATE_FORMATS:
+			printf("%u %u\n", STATE_FORMAT_OLDEST, STATE_FORMAT);
+			return EXIT_SUCCESS;
 		case OPT_VERSION:
 			puts("memctld " MEMCTL_VERSION);
 			return EXIT_SUCCESS;
@@ -163,25 +284,24 @@ int main(int argc, char **argv)
 		log_error("unexpected argument \"%s\"; see memctld --help", argv[optind]);
 		return EXIT_USAGE;
 	}
-	log_set_level(level);
-	if (!path || strcmp(path, "none")) {
-		r = config_read(&config, path ? path : DEFAULT_CONFIG, !path, why, sizeof why);
-		if (r < 0) {
-			log_error("%s", why);
-			return EXIT_SETTINGS;
-		}
+	if (watchdog_s >= 0 && !supervised) {
+		log_error("--watchdog goes with --supervise only");
+		return EXIT_USAGE;
 	}
-	optind = 1;
-	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1)
-		if (take_setting(&config, c, optarg) < 0)
-			return EXIT_SETTINGS;
+	log_set_level(level);
+	if (supervised && !check)
+		return supervise(argc, argv, o.ready_fd, watchdog_s >= 0 ? (unsigned)watchdog_s : WATCHDOG_S);
+	if (read_settings(&line, &config) < 0)
+		return check ? EXIT_SETTINGS : failed(EXIT_SETTINGS);
 	if (check) {
 		print_settings(&config);
 		return EXIT_SUCCESS;
 	}
+	o.read_settings = read_settings;
+	o.userdata = &line;
 	if (daemon_run(&config, &o, &p) < 0) {
 		log_error("%s", p.text);
-		return EXIT_FAILURE;
+		return failed(EXIT_FAILURE);
 	}
 	return EXIT_SUCCESS;
 }

@@ -1,7 +1,9 @@
 #include "ops_client.h"
 
 #include "ops_dispatch.h"
+#include "ops_resume.h"
 #include "ops_share.h"
+#include "ops_stop.h"
 #include "base/clock.h"
 #include "base/log.h"
 
@@ -62,6 +64,7 @@ static void free_if_gone(struct client *c)
 	if (!c->threads_gone || c->jobs > 0 || !c->vm)
 		return;
 	log_info("VM %s: released", vm_config(c->vm)->name);
+	resume_forget(c);
 	list_remove(&c->link);
 	c->daemon->n_clients--;
 	vm_free(c->vm);
@@ -69,6 +72,7 @@ static void free_if_gone(struct client *c)
 	groups_leave(c->daemon->groups, &c->membership);
 	orders_unref(c->orders);
 	c->orders = NULL;
+	stop_client_gone(c->daemon);
 	client_unref(c);
 }
 
@@ -116,7 +120,8 @@ void client_session_closed(struct client *c, struct session *s)
 		c->calls = NULL;
 	if (s == c->attending)
 		c->attending = NULL;
-	client_end(c, "its connection closed");
+	if (!resume_again(c))
+		client_end(c, "its connection closed");
 }
 
 static void job_back(struct post *p)
@@ -266,43 +271,66 @@ static bool check_register(struct daemon *d, struct call *call, const struct op_
 		return false;
 	}
 	if (client_find(d, in->name)) {
+		resume_replace(client_find(d, in->name), session_peer(call->session));
 		refuse_vm(call, WIRE_ERROR_VmExists, in->name);
 		return false;
 	}
 	return check_limits(d, call);
 }
 
-static int make_client(struct daemon *d, const struct vm_config *vc, struct client **ret, struct problem *p)
+int client_new(struct client **ret, struct daemon *d, struct problem *p)
 {
 	struct client *c = calloc(1, sizeof *c);
-	struct vm_orders functions;
-	int r = -ENOMEM;
+	int r;
 
 	if (!c)
-		return r;
+		return -ENOMEM;
 	c->daemon = d;
 	c->refs = 1;
 	c->registered_ns = now_ns();
 	list_init(&c->link);
 	list_init(&c->membership.link);
-	if (getrandom(&c->token, sizeof c->token, 0) != sizeof c->token) {
-		r = problem_errno(p, "no random numbers for a token");
-		goto fail;
-	}
 	r = orders_new(&c->orders, d->loop);
-	if (r < 0)
-		goto fail;
-	r = vm_new(&c->vm, d->arena, &d->settings, vc, p);
-	if (r < 0)
-		goto fail;
-	orders_functions(c->orders, &functions);
-	vm_set_orders(c->vm, &functions);
-	r = reclaim_add(d->reclaim, c->vm);
-	if (r < 0)
-		goto fail;
+	if (r < 0) {
+		free(c);
+		return r;
+	}
 	*ret = c;
 	return 0;
-fail:
+}
+
+int client_list(struct client *c)
+{
+	struct vm_orders functions;
+	int r;
+
+	orders_functions(c->orders, &functions);
+	vm_set_orders(c->vm, &functions);
+	r = reclaim_add(c->daemon->reclaim, c->vm);
+	if (r < 0)
+		return r;
+	list_append(&c->daemon->clients, &c->link);
+	c->daemon->n_clients++;
+	return 0;
+}
+
+static int make_client(struct daemon *d, const struct vm_config *vc, struct client **ret, struct problem *p)
+{
+	struct client *c;
+	int r = client_new(&c, d, p);
+
+	if (r < 0)
+		return r;
+	if (getrandom(&c->token, sizeof c->token, 0) != sizeof c->token)
+		r = problem_errno(p, "no random numbers for a token");
+	if (r == 0)
+		r = vm_new(&c->vm, d->arena, &d->settings, vc, p);
+	if (r == 0)
+		r = client_list(c);
+	if (r == 0) {
+		*ret = c;
+		return 0;
+	}
 	if (c->vm)
 		vm_free(c->vm);
 	orders_unref(c->orders);
@@ -339,8 +367,7 @@ void do_register(struct daemon *d, struct call *call, const struct op_register_i
 	share_begin(c, &sharing);
 	c->calls = call->session;
 	session_set_userdata(call->session, c);
-	list_append(&d->clients, &c->link);
-	d->n_clients++;
+	client_keep(c);
 	log_info("VM %s: registered by pid %d of user %u, %llu MiB", vc.name, (int)c->peer.pid,
 		(unsigned)c->peer.uid, (unsigned long long)(vc.size_bytes >> 20));
 	vm_numbers(c->vm, &numbers);
@@ -366,13 +393,15 @@ void do_attend(struct daemon *d, struct call *call, const struct op_attend_in *i
 			continue;
 		if (session_peer(call->session)->uid != c->peer.uid)
 			break;
-		if (c->attending) {
-			refuse(call, WIRE_ERROR_BadState, "This VM has its orders connection already.");
+		if (c->attending || !c->calls) {
+			refuse(call, WIRE_ERROR_BadState, c->attending ? "This VM has its orders connection already." :
+				"The VM's calls connection comes first: Resume.");
 			return;
 		}
 		c->attending = call->session;
 		session_set_userdata(call->session, c);
 		orders_attach(c->orders, call);
+		resume_end(c);
 		return;
 	}
 	refuse(call, WIRE_ERROR_PermissionDenied, "No VM of this user has this token.");

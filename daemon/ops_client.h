@@ -7,6 +7,9 @@
  *	  Register            death of a connection, RemoveVm         last thread ended, no job left
  *	------------> running ---------------------------> ending --------------------------> freed
  *
+ * A VM that was found at a restart begins as running, without connections: it is *awaited* until its client has come back
+ * (ops_resume.h).
+ *
  * All on the control thread; what happens on others is posted to it. */
 #pragma once
 
@@ -31,12 +34,23 @@ struct client {
 	struct session *calls;		/* NULL once closed */
 	struct session *attending;	/* the orders connection, NULL: none (yet) */
 	struct session_peer peer;
+	uint64_t peer_started;		/* when its process began, in the kernel's ticks; 0: unknown */
 	uint64_t token;
 	uint64_t registered_ns;
 	struct policy_sharing share;
 	char sharing[72];		/* the same in words: off, zero, vm, group:NAME */
 	struct group_member membership;	/* from JoinPool until the VM has been freed */
 	struct scanner_vm scan;
+	struct leaving *leaving;	/* ops_stop.c: it is being handed over; else NULL */
+	struct awaited *awaited;	/* ops_resume.h: found at a restart, and not back yet; else NULL */
+	struct {			/* holds.c */
+		uint64_t since_ns;	/* its worker is in this system call; 0: in none */
+		int64_t looks;		/* that saw it there, after the first */
+		bool told;
+	} hold;
+	unsigned leftovers;		/* leases that it did not name when it came back, not freed yet; */
+	struct call *lease_call;	/* a Lease waits until they are: they may lie where it wants to; NULL: none */
+	uint64_t lease_gpa, lease_size;
 	bool user_mode_only;		/* of its last activated lease */
 	bool activated;
 	bool ending;
@@ -53,6 +67,12 @@ bool client_calls_on(const struct client *c, const struct session *s);
 void client_session_closed(struct client *c, struct session *s);
 /* Ends it; `why` for the log. */
 void client_end(struct client *c, const char *why);
+/* A client without a VM, in no list. */
+int client_new(struct client **ret, struct daemon *d, struct problem *p);
+/* With its VM: reclaim knows it, and it is listed. */
+int client_list(struct client *c);
+/* What of it must be found again at a restart is kept with its VM. */
+void client_keep(struct client *c);
 struct client *client_ref(struct client *c);
 void client_unref(struct client *c);
 

@@ -2,6 +2,7 @@
  * worker, and its call is answered when the job comes back. */
 #include "ops_client.h"
 #include "ops_dispatch.h"
+#include "ops_resume.h"
 
 
 #include <errno.h>
@@ -52,6 +53,8 @@ void do_lease(struct daemon *d, struct call *call, const struct op_lease_in *in)
 			"gpa + size is beyond 2^63.");
 		return;
 	}
+	if (resume_holds_lease(c, call, in->gpa, in->size))
+		return;
 	for (l = vm_first_lease(c->vm); l; l = lease_next(l))
 		n++;
 	if (n >= (uint64_t)d->config.max_leases_per_vm) {
@@ -93,6 +96,7 @@ void do_activate(struct daemon *d, struct call *call, const struct op_activate_i
 	}
 	c->activated = true;
 	c->user_mode_only = in->user_mode_only;
+	client_keep(c);
 	call_reply(call, &ops[OP_activate], &out, NULL, 0);
 }
 
@@ -136,7 +140,7 @@ static void release_finished(struct client_job *j)
 	work_finished(j);
 }
 
-static void submit(struct call *call, struct lease *l, enum op_id op, enum job_kind kind, struct run range)
+static void submit(struct call *call, struct lease *l, enum op_id op, enum job_kind kind, struct run range, uint64_t number)
 {
 	struct work *w = calloc(1, sizeof *w);
 	int r;
@@ -150,6 +154,7 @@ static void submit(struct call *call, struct lease *l, enum op_id op, enum job_k
 	w->op = &ops[op];
 	w->job.job.kind = kind;
 	w->job.job.range = range;
+	w->job.job.call = number;
 	w->job.finished = kind == JOB_RELEASE ? release_finished : work_finished;
 	r = client_submit(client_of(call), l, &w->job);
 	if (r < 0) {
@@ -163,36 +168,37 @@ static void submit(struct call *call, struct lease *l, enum op_id op, enum job_k
 	}
 }
 
-static void submit_range(struct call *call, enum op_id op, enum job_kind kind, const struct op_discard_in *in)
+/* `number`: the client's, of this call; 0: none. */
+static void submit_range(struct call *call, enum op_id op, enum job_kind kind, const struct op_discard_in *in, uint64_t number)
 {
 	struct lease *l = find_lease(call, in->lease);
 
 	if (!l || !check_aligned(call, "offset", in->offset, true) ||
 		!check_aligned(call, "length", in->length, false))
 		return;
-	submit(call, l, op, kind, (struct run){ in->offset / PAGE_SIZE, in->length / PAGE_SIZE });
+	submit(call, l, op, kind, (struct run){ in->offset / PAGE_SIZE, in->length / PAGE_SIZE }, number);
 }
 
 void do_discard(struct daemon *d, struct call *call, const struct op_discard_in *in)
 {
-	submit_range(call, OP_discard, JOB_DISCARD, in);
+	submit_range(call, OP_discard, JOB_DISCARD, in, 0);
 }
 
 /* The inputs of the range operations are one macro (OP_range_IN), so their structs are alike. */
 void do_populate(struct daemon *d, struct call *call, const struct op_populate_in *in)
 {
 	submit_range(call, OP_populate, JOB_POPULATE,
-		&(struct op_discard_in){ in->lease, in->offset, in->length });
+		&(struct op_discard_in){ in->lease, in->offset, in->length }, 0);
 }
 
 void do_pin(struct daemon *d, struct call *call, const struct op_pin_in *in)
 {
-	submit_range(call, OP_pin, JOB_PIN, &(struct op_discard_in){ in->lease, in->offset, in->length });
+	submit_range(call, OP_pin, JOB_PIN, &(struct op_discard_in){ in->lease, in->offset, in->length }, in->call);
 }
 
 void do_unpin(struct daemon *d, struct call *call, const struct op_unpin_in *in)
 {
-	submit_range(call, OP_unpin, JOB_UNPIN, &(struct op_discard_in){ in->lease, in->offset, in->length });
+	submit_range(call, OP_unpin, JOB_UNPIN, &(struct op_discard_in){ in->lease, in->offset, in->length }, in->call);
 }
 
 void do_advise(struct daemon *d, struct call *call, const struct op_advise_in *in)
@@ -200,9 +206,9 @@ void do_advise(struct daemon *d, struct call *call, const struct op_advise_in *i
 	struct op_discard_in range = { in->lease, in->offset, in->length };
 
 	if (strcmp(in->advice, "will_need") == 0)
-		submit_range(call, OP_advise, JOB_WILL_NEED, &range);
+		submit_range(call, OP_advise, JOB_WILL_NEED, &range, 0);
 	else if (strcmp(in->advice, "dont_need") == 0)
-		submit_range(call, OP_advise, JOB_DONT_NEED, &range);
+		submit_range(call, OP_advise, JOB_DONT_NEED, &range, 0);
 	else
 		refuse_field(
 			call, WIRE_ERROR_InvalidValue, "advice", "advice is \"will_need\" or \"dont_need\".");
@@ -213,5 +219,5 @@ void do_release(struct daemon *d, struct call *call, const struct op_release_in 
 	struct lease *l = find_lease(call, in->lease);
 
 	if (l)
-		submit(call, l, OP_release, JOB_RELEASE, (struct run){ 0, lease_size_bytes(l) / PAGE_SIZE });
+		submit(call, l, OP_release, JOB_RELEASE, (struct run){ 0, lease_size_bytes(l) / PAGE_SIZE }, 0);
 }

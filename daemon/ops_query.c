@@ -57,7 +57,7 @@ static void write_vm(struct writer *o, struct client *c)
 		leases++;
 	vm_numbers(c->vm, &n);
 	writer_str(o, "name", vc->name);
-	writer_str(o, "state", c->ending ? "ending" : "running");
+	writer_str(o, "state", c->ending ? "ending" : c->leaving ? "leaving" : c->awaited ? "awaited" : "running");
 	writer_u64(o, "uid", c->peer.uid);
 	writer_u64(o, "pid", (uint64_t)c->peer.pid);
 	writer_u64(o, "age_s", (now_ns() - c->registered_ns) / NS_PER_S);

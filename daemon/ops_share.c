@@ -126,10 +126,11 @@ void do_join_pool(struct daemon *d, struct call *call, const struct op_join_pool
 		return;
 	}
 	if (c->membership.group) {
-		refuse(call, WIRE_ERROR_BadState, "This VM has joined its pool already.");
-		return;
+		/* the reply to the first one may have gone down with the daemon that gave it */
+		r = fd = pool_open(c->membership.group->pool);
+	} else {
+		r = join(d, c, in->maps, &fd, &p);
 	}
-	r = join(d, c, in->maps, &fd, &p);
 	if (r < 0) {
 		refuse_problem(call, r, &p, c->share.kind == POLICY_SHARING_VM ? vm_config(c->vm)->swap_dir :
 			d->config.swap_dir);

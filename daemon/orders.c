@@ -14,12 +14,13 @@
 #include <string.h>
 
 #define ANSWER_NS   NS_PER_S		/* an order that waits for longer: the library is mute */
+#define PLAIN_NS    (10 * NS_PER_S)
 #define PRESENT_NS  (100 * NS_PER_MS)	/* and a worker waits no longer than this for an answer */
 #define WAITING_MAX 64		/* orders sent and not answered; more are dropped */
 #define PAGES_MAX   (RUN_MAX * 8)
 
-enum kind { ZAP, PRESENT, PRIVATE, SHARE, HOME };
-static const char *const kind_names[] = { "zap", "present", "private", "share", "home" };
+enum kind { ZAP, PRESENT, PRIVATE, SHARE, HOME, SETTLE, PLAIN };
+static const char *const kind_names[] = { "zap", "present", "private", "share", "home", "settle", "plain" };
 
 /* An order.  Two references: the sender's (dropped by the worker when it returns) and the stream's (dropped
  * when it is answered, detached or given up). */
@@ -33,7 +34,7 @@ struct order {
 	uint64_t lease;
 	struct vm *vm;			/* of a remap order: who is told; it outlives the stream */
 	uint64_t sent_ns;
-	unsigned pages;
+	uint64_t pages;
 	unsigned done_pages;		/* of these, as the answer says */
 	bool finished;			/* r and bits are valid */
 	int r;
@@ -65,6 +66,8 @@ int orders_new(struct orders **ret, struct loop *l)
 		return -ENOMEM;
 	o->refs = 1;
 	o->loop = l;
+	/* above all that a daemon before us has given out: an answer to one of those is none to ours */
+	o->next_id = wall_ns();
 	list_init(&o->waiting);
 	pthread_mutex_init(&o->lock, NULL);
 	pthread_condattr_init(&attr);
@@ -111,7 +114,7 @@ static void finish(struct order *k, int r)
 
 static bool is_remap(const struct order *k)
 {
-	return k->kind == SHARE || k->kind == HOME;
+	return k->kind == SHARE || k->kind == HOME || k->kind == SETTLE;
 }
 
 /* With the lock held, on the control thread: the stream lets go of a finished order, or hands it to `told`, if its VM must
@@ -198,8 +201,8 @@ static struct order *order_new(struct orders *o, enum kind kind, struct lease *l
 static void add_run(struct order *k, struct op_run run)
 {
 	k->runs[k->n++] = run;
-	k->pages += (unsigned)run.count;
-	assert(k->kind == ZAP || k->pages <= PAGES_MAX);
+	k->pages += run.count;
+	assert(k->kind == ZAP || k->kind == PLAIN || k->pages <= PAGES_MAX);
 }
 
 /* Put it on its way to the control thread; false, and *ret_r, if not: it is gone then.  It is the caller's until it drops its
@@ -264,7 +267,8 @@ static int zap(void *userdata, struct lease *l, const struct run *runs, unsigned
 }
 
 /* An order that is waited for: one bit a page. */
-static int ask(struct orders *o, enum kind kind, struct lease *l, const struct run *runs, unsigned n, uint8_t *ret_bits)
+static int ask(struct orders *o, enum kind kind, struct lease *l, const struct run *runs, unsigned n, uint64_t timeout_ns,
+	uint8_t *ret_bits)
 {
 	struct timespec until;
 	uint64_t deadline;
@@ -273,16 +277,18 @@ static int ask(struct orders *o, enum kind kind, struct lease *l, const struct r
 
 	k = give_runs(o, kind, l, runs, n, &r);
 	if (!k)
-		return r;
+		return kind == PLAIN ? -EBUSY : r; /* not sent: that is sure */
 	pthread_mutex_lock(&o->lock);
-	deadline = k->sent_ns + PRESENT_NS;
+	deadline = k->sent_ns + timeout_ns;
 	until = (struct timespec){ (time_t)(deadline / NS_PER_S), (long)(deadline % NS_PER_S) };
 	while (!k->finished && r == 0)
 		r = pthread_cond_timedwait(&o->answered, &o->lock, &until);
 	if (k->finished) {
 		r = k->r;
-		if (r == 0)
+		if (r == 0 && ret_bits)
 			memcpy(ret_bits, k->bits, (k->pages + 7) / 8);
+		else if (r == 0 && !k->done_pages)
+			r = -EBUSY;
 	} else {
 		/* it goes on waiting, as the proof that the library is mute, until it is answered */
 		r = -ETIMEDOUT;
@@ -296,12 +302,17 @@ static int ask(struct orders *o, enum kind kind, struct lease *l, const struct r
 
 static int present(void *userdata, struct lease *l, const struct run *runs, unsigned n, uint8_t *ret_bits)
 {
-	return ask(userdata, PRESENT, l, runs, n, ret_bits);
+	return ask(userdata, PRESENT, l, runs, n, PRESENT_NS, ret_bits);
 }
 
 static int private_copies(void *userdata, struct lease *l, const struct run *runs, unsigned n, uint8_t *ret_bits)
 {
-	return ask(userdata, PRIVATE, l, runs, n, ret_bits);
+	return ask(userdata, PRIVATE, l, runs, n, PRESENT_NS, ret_bits);
+}
+
+static int hand_over(void *userdata, struct lease *l, uint64_t pages)
+{
+	return ask(userdata, PLAIN, l, &(struct run){ 0, pages }, 1, PLAIN_NS, NULL);
 }
 
 static int remap(void *userdata, struct lease *l, enum remap what, const struct pool_run *runs, unsigned n,
@@ -309,7 +320,7 @@ static int remap(void *userdata, struct lease *l, enum remap what, const struct 
 {
 	struct orders *o = userdata;
 	bool share = what == REMAP_SHARE;
-	struct order *k = order_new(o, share ? SHARE : HOME, l, n);
+	struct order *k = order_new(o, share ? SHARE : what == REMAP_HOME ? HOME : SETTLE, l, n);
 	int r;
 
 	if (!k)
@@ -325,6 +336,7 @@ static int remap(void *userdata, struct lease *l, enum remap what, const struct 
 void orders_functions(struct orders *o, struct vm_orders *ret)
 {
 	*ret = (struct vm_orders){ .zap = zap, .present = present, .private_copies = private_copies, .remap = remap,
+		.hand_over = hand_over,
 		.userdata = o };
 }
 
@@ -400,11 +412,20 @@ static int take_pages(struct order *k, uint64_t pages)
 
 static int take_answer(struct order *k, const char *bits, uint64_t pages)
 {
-	int r = is_remap(k) ? take_pages(k, pages) : 0;
+	int r = k->kind == SHARE || k->kind == HOME ? take_pages(k, pages) : 0;
+
+	if (k->kind == PLAIN) {
+		k->done_pages = pages == k->pages;
+		return 0;
+	}
+	if (k->kind == SETTLE) {
+		k->done_pages = (unsigned)k->pages;
+		return parse_bits(bits, (unsigned)(2 * k->pages), k->bits);
+	}
 
 	/* a share that was not carried out at all has nothing to say about its pages */
 	if (r == 0 && (k->kind == PRESENT || k->kind == PRIVATE || (k->kind == SHARE && pages)))
-		r = parse_bits(bits, k->pages, k->bits);
+		r = parse_bits(bits, (unsigned)k->pages, k->bits);
 	return r;
 }
 

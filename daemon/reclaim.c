@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/list.h"
+#include "mem/inject.h"
 #include "mem/pool.h"
 #include "policy/plan.h"
 
@@ -33,6 +34,7 @@ struct reclaim {
 	int wake_fd;
 	pthread_t thread;
 	_Atomic bool stop;
+	_Atomic unsigned asked, answered;	/* reclaim_answers */
 
 	/* Held while VMs are looked at and asked (which never blocks): whoever removes one waits for that. */
 	pthread_mutex_t lock;
@@ -145,6 +147,8 @@ static void *reclaim_main(void *arg)
 
 		if (poll(&p, 1, more ? LOOK_MS : -1) > 0 && read(r->wake_fd, &count, sizeof count) < 0 && errno != EAGAIN)
 			break;
+		inject_hang(inject.hang_reclaim_ns);
+		atomic_store(&r->answered, atomic_load(&r->asked));
 		more = act(r);
 		/* what crossed the threshold since the look is seen by the next */
 		if (!more && arena_rearm(r->arena))
@@ -272,6 +276,15 @@ void reclaim_set_min_free_pct(struct reclaim *r, unsigned pct)
 	arena_set_low(r->arena, r->thresholds.soft_frames);
 	pthread_mutex_unlock(&r->lock);
 	wake(r);
+}
+
+bool reclaim_answers(struct reclaim *r)
+{
+	if (atomic_load(&r->answered) != atomic_load(&r->asked))
+		return false;
+	atomic_fetch_add(&r->asked, 1);
+	wake(r);
+	return true;
 }
 
 void reclaim_get_status(struct reclaim *r, struct reclaim_status *ret)

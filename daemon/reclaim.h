@@ -30,4 +30,6 @@ void reclaim_free(struct reclaim *r);
 int reclaim_add(struct reclaim *r, struct vm *vm);
 void reclaim_remove(struct reclaim *r, struct vm *vm);
 void reclaim_set_min_free_pct(struct reclaim *r, unsigned pct);
+/* Has the thread gone on since the last time that this was asked?  Asks it again.  Control thread. */
+bool reclaim_answers(struct reclaim *r);
 void reclaim_get_status(struct reclaim *r, struct reclaim_status *ret);

@@ -3,13 +3,15 @@
 #include "base/clock.h"
 #include "daemon.h"
 #include "ops_client.h"
+#include "mem/inject.h"
 #include "policy/state.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define PERIOD_NS (100 * NS_PER_MS)
+#define PERIOD_NS	(100 * NS_PER_MS)
+#define HASTY_PERIOD_NS (5 * NS_PER_MS)
 
 struct scanner {
 	struct daemon *daemon;
@@ -79,6 +81,9 @@ static void fire(void *userdata)
 	}
 	reclaim_get_status(d->reclaim, &status);
 	policy_scan(&how, status.pressed, period, s->vms, n);
+	for (size_t i = 0; i < n && inject.hasty; i++)
+		if (s->vms[i]->asked)
+			s->vms[i]->hand_pages = s->vms[i]->read_pages = s->vms[i]->pages;
 	for (size_t i = 0; i < n; i++)
 		if (s->vms[i]->hand_pages || s->vms[i]->read_pages)
 			vm_scan(s->clients[i]->vm, s->vms[i]->hand_pages, s->vms[i]->read_pages);
@@ -94,7 +99,7 @@ int scanner_new(struct scanner **ret, struct daemon *d, double host_ghz)
 	s->daemon = d;
 	s->host_ghz = host_ghz;
 	s->last_ns = now_ns();
-	r = loop_timer_new(d->loop, PERIOD_NS, fire, s, &s->timer);
+	r = loop_timer_new(d->loop, inject.hasty ? HASTY_PERIOD_NS : PERIOD_NS, fire, s, &s->timer);
 	if (r < 0) {
 		free(s);
 		return r;

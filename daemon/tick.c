@@ -31,6 +31,7 @@ struct tick {
 	uint64_t ts_ms;		/* of the running tick */
 	uint64_t n_vms;		/* counted by it */
 	uint64_t taken_frames;
+	uint64_t clients_killed;
 	uint64_t ticks;
 	bool huge_pages;	/* found by the last probe */
 };
@@ -147,6 +148,7 @@ void tick_host_numbers(struct tick *t, struct host_numbers *ret)
 		.common_bytes = g.common_pages * PAGE_SIZE,
 		.saving_bytes = g.shared_pages > g.common_pages ? (g.shared_pages - g.common_pages) * PAGE_SIZE : 0,
 		.taken_frames = t->taken_frames,
+		.clients_killed = t->clients_killed,
 		.metrics_written = counts.written,
 		.metrics_dropped = counts.dropped,
 		.metrics_failed = counts.failed,
@@ -189,6 +191,11 @@ void tick_run(struct tick *t)
 		return;
 	tick_host_numbers(t, &n);
 	record_host(t->record, t->ts_ms, (const uint64_t *)&n);
+}
+
+void tick_count_killed(struct tick *t)
+{
+	t->clients_killed++;
 }
 
 int tick_new(struct tick **ret, struct arena *a, struct reclaim *reclaim, struct groups *groups, struct record *record,

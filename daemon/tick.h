@@ -23,5 +23,7 @@ int tick_new(struct tick **ret, struct arena *a, struct reclaim *reclaim, struct
 	const struct tick_vms *vms);
 void tick_free(struct tick *t);
 void tick_run(struct tick *t);
+/* A client was killed (holds.h). */
+void tick_count_killed(struct tick *t);
 /* The host's numbers now (for status as well). */
 void tick_host_numbers(struct tick *t, struct host_numbers *ret);

@@ -10,19 +10,24 @@
 #include <time.h>
 #include <unistd.h>
 
+#define REGISTER_AGAIN_US 20000
+
 const char *memctl_version(void)
 {
 	return MEMCTL_VERSION;
 }
 
-uint64_t deadline_ns(const struct memctl *m)
+uint64_t now_ns(void)
 {
 	struct timespec t;
 
-	if (m->timeout_ms < 0)
-		return UINT64_MAX;
 	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec + (uint64_t)m->timeout_ms * 1000000u;
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+uint64_t deadline_ns(const struct memctl *m)
+{
+	return m->timeout_ms < 0 ? UINT64_MAX : now_ns() + (uint64_t)m->timeout_ms * 1000000u;
 }
 
 /* A struct of the caller's, of the size that the caller knows, into ours.  Members that it lacks are zero. */
@@ -67,14 +72,22 @@ static int probe_faults(struct memctl *m, struct memctl_error *e)
 	return 0;
 }
 
-static void go_plain(struct memctl *m, const struct memctl_error *why)
+void go_plain(struct memctl *m, const char *why)
 {
-	m->plain = true;
 	m->faults = MEMCTL_FAULTS_NONE;
-	memcpy(m->plain_why, why->message, sizeof m->plain_why);
-	if (m->calls_fd >= 0)
-		close(m->calls_fd);
-	m->calls_fd = -1;
+	snprintf(m->plain_why, sizeof m->plain_why, "%s", why);
+	m->plain = true;
+}
+
+/* The program may change its directory before it has to connect again.  A path too long for a socket stays as it is. */
+static char *lasting_path(const char *path)
+{
+	char directory[108], *whole;
+
+	if (*path == '/' || !getcwd(directory, sizeof directory) || strlen(directory) + 1 + strlen(path) >= sizeof directory ||
+		asprintf(&whole, "%s/%s", directory, path) < 0)
+		return strdup(path);
+	return whole;
 }
 
 static struct memctl *new_connection(const struct memctl_options *o)
@@ -85,9 +98,9 @@ static struct memctl *new_connection(const struct memctl_options *o)
 	if (!m)
 		return NULL;
 	m->calls_fd = m->pagemap_fd = m->helper_stop_fd = m->pool_fd = -1;
-	m->orders_fd = -1;
+	m->orders_fd = m->wait_fd = m->timer_fd = m->trial.fd = m->trial.pool_fd = -1;
 	m->timeout_ms = o->timeout_ms ? o->timeout_ms : DEFAULT_TIMEOUT_MS;
-	m->socket = strdup(o->socket ? o->socket : env && *env ? env : DEFAULT_SOCKET);
+	m->socket = lasting_path(o->socket ? o->socket : env && *env ? env : DEFAULT_SOCKET);
 	if (!m->socket) {
 		free(m);
 		return NULL;
@@ -96,6 +109,7 @@ static struct memctl *new_connection(const struct memctl_options *o)
 	pthread_mutex_init(&m->dispatch, NULL);
 	pthread_mutex_init(&m->send, NULL);
 	pthread_mutex_init(&m->leases_lock, NULL);
+	pthread_mutex_init(&m->events_lock, NULL);
 	wire_in_init(&m->calls_in, WIRE_REPLY_MAX);
 	wire_in_init(&m->orders_in, WIRE_REPLY_MAX);
 	return m;
@@ -120,7 +134,10 @@ int memctl_connect(const struct memctl_options *options, struct memctl **ret, st
 	if (!r && o.plain_fallback)
 		r = probe_faults(m, &why);
 	if (r < 0 && o.plain_fallback) {
-		go_plain(m, &why);
+		go_plain(m, why.message);
+		if (m->calls_fd >= 0)
+			close(m->calls_fd);
+		m->calls_fd = -1;
 	} else if (r < 0) {
 		memctl_free(m);
 		if (e)
@@ -135,14 +152,14 @@ void memctl_free(struct memctl *m)
 {
 	if (!m)
 		return;
+	m->ending = true;
 	/* the helper last of all: a release may need an order carried out */
 	while (m->leases)
 		memctl_release(m->leases, NULL);
 	orders_end_helper(m);
 	if (m->calls_fd >= 0)
 		close(m->calls_fd);
-	if (m->orders_fd >= 0)
-		close(m->orders_fd);
+	link_end(m);
 	if (m->pagemap_fd >= 0)
 		close(m->pagemap_fd);
 	if (m->pool_fd >= 0)
@@ -153,6 +170,7 @@ void memctl_free(struct memctl *m)
 	pthread_mutex_destroy(&m->dispatch);
 	pthread_mutex_destroy(&m->send);
 	pthread_mutex_destroy(&m->leases_lock);
+	pthread_mutex_destroy(&m->events_lock);
 	free(m->socket);
 	free(m);
 }
@@ -208,10 +226,65 @@ static int fill_register(struct op_register_in *in, const struct memctl_vm *vm, 
 	return 0;
 }
 
+/* CALL_LOST: the connection went, and with it what it had registered. */
+static int register_once(struct memctl *m, struct memctl_error *e)
+{
+	struct op_register_out out = { 0 };
+	uint64_t on = 0;
+	int r;
+
+	r = call_on(m, OP_register, &m->vm, -1, &out, NULL, &on, e);
+	if (!r)
+		r = link_begin(m, out.token, e);
+	if (!r)
+		memcpy(m->sharing, out.sharing, sizeof m->sharing);
+	return r == -ENOTCONN && m->link == LINK_NONE && !m->out_of_step ? CALL_LOST : r;
+}
+
+/* Another calls connection instead of one that has ended.  Nothing hangs on it. */
+static int reopen(struct memctl *m, struct memctl_error *e)
+{
+	int fd, r = reach(m, &fd, e);
+
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&m->turn);
+	pthread_mutex_lock(&m->send);
+	close(m->calls_fd);
+	m->calls_fd = fd;
+	m->send_broken = m->out_of_step = false;
+	wire_in_fini(&m->calls_in);
+	wire_in_init(&m->calls_in, WIRE_REPLY_MAX);
+	pthread_mutex_unlock(&m->send);
+	pthread_mutex_unlock(&m->turn);
+	return 0;
+}
+
+/* The daemon may have been restarted since memctl_connect, or be restarted now. */
+static int register_in_the_end(struct memctl *m, struct memctl_error *e)
+{
+	uint64_t deadline = deadline_ns(m);
+	bool again = false;
+
+	for (;;) {
+		int r = register_once(m, e);
+
+		/* what was registered on the connection that went is just ending */
+		if (r != CALL_LOST && !(again && r == -EEXIST))
+			return r;
+		if (now_ns() >= deadline)
+			return r == CALL_LOST ? -ENOTCONN : r;
+		if (again)
+			usleep(REGISTER_AGAIN_US);
+		if (r == CALL_LOST && reopen(m, e) == -EACCES)
+			return -EACCES;
+		again = true;
+	}
+}
+
 int memctl_register(struct memctl *m, const struct memctl_vm *theirs, struct memctl_error *e)
 {
 	struct op_register_in in = { 0 };
-	struct op_register_out out = { 0 };
 	struct memctl_vm vm;
 	int r;
 
@@ -224,17 +297,13 @@ int memctl_register(struct memctl *m, const struct memctl_vm *theirs, struct mem
 		r = fill_register(&in, &vm, e);
 	if (r < 0)
 		return r;
-	memcpy(m->vm_name, in.name, sizeof m->vm_name);
-	m->vm_size = in.size;
+	m->vm = in;
 	if (!m->plain) {
 		r = probe_faults(m, e);
 		if (!r)
-			r = call(m, OP_register, &in, -1, &out, NULL, e);
-		if (!r)
-			r = orders_attend(m, out.token, e);
+			r = register_in_the_end(m, e);
 		if (r < 0)
 			return r;
-		memcpy(m->sharing, out.sharing, sizeof m->sharing);
 	}
 	m->registered = true;
 	return 0;

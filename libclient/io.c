@@ -70,7 +70,7 @@ static ssize_t transfer(enum direction d, struct memctl_lease *l, uint64_t offse
 		return -EINVAL;
 	if (!length)
 		return 0;
-	if (!l->m->plain && (d == INTO_GUEST || l->faults == MEMCTL_FAULTS_USER_MODE))
+	if (!l->plain && (d == INTO_GUEST || l->faults == MEMCTL_FAULTS_USER_MODE))
 		return bounce(d, l->address + offset, length, fd, at);
 	return system_call(d, fd, l->address + offset, length, at);
 }

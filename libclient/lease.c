@@ -14,7 +14,8 @@
  * The way back keeps one law: no instant at which an access reads zeros instead of waiting or dying.
  *
  *	Release                                  the daemon's threads end, its copy of the userfaultfd closes;
- *	                                         ours is open, so an access still waits
+ *	                                         ours is open, so an access still waits.  (A daemon that is away
+ *	                                         hears of it by the lease not being named when it is back.)
  *	munmap                                   from here on an access is a SIGSEGV (mappings of the pool go too)
  *	close the userfaultfd and the memfd
  *
@@ -28,6 +29,8 @@
 #include <unistd.h>
 
 #define ALIGNMENT (2ull << 20)
+#define AGAIN_US  10000
+#define AGAIN_NS  3000000000ull
 
 /* Address space of `size` bytes, aligned; PROT_NONE, to be mapped over. */
 static int reserve_aligned(uint64_t size, char **ret, struct memctl_error *e)
@@ -85,56 +88,6 @@ static int map_memfd(struct memctl_lease *l, struct memctl_error *e)
 	return 0;
 }
 
-/* Map, register, activate. On failure the caller undoes with unmap(). */
-static int bring_up(struct memctl_lease *l, struct memctl_error *e)
-{
-	struct op_activate_in in = { .lease = l->id };
-	struct op_activate_out out;
-	int r;
-
-	r = map_memfd(l, e);
-	if (r < 0)
-		return r;
-	r = faults_open(&l->uffd, &l->faults, e);
-	if (r < 0)
-		return r;
-	r = faults_register(l->uffd, l->address, l->size, e);
-	if (r < 0)
-		return r;
-	if (mprotect(l->address, l->size, PROT_READ | PROT_WRITE) < 0) {
-		r = -errno;
-		return fail(e, r, ERROR_SYSTEM, "cannot open the lease for access: %s", strerror(-r));
-	}
-	in.address = (uintptr_t)l->address;
-	in.user_mode_only = l->faults == MEMCTL_FAULTS_USER_MODE;
-	return call(l->m, OP_activate, &in, l->uffd, &out, NULL, e);
-}
-
-static int give_back(struct memctl_lease *l, struct memctl_error *e)
-{
-	struct op_release_in in = { .lease = l->id };
-	struct op_release_out out;
-
-	return call(l->m, OP_release, &in, -1, &out, NULL, e);
-}
-
-/* A lease of the daemon's into *l, whose gpa and size are set. */
-static int borrow(struct memctl_lease *l, struct memctl_error *e)
-{
-	struct op_lease_in in = { .gpa = l->gpa, .size = l->size };
-	struct op_lease_out out = { 0 };
-	int r;
-
-	r = call(l->m, OP_lease, &in, -1, &out, &l->memfd, e);
-	if (r < 0)
-		return r;
-	l->id = out.lease;
-	r = bring_up(l, e);
-	if (r < 0)
-		give_back(l, NULL);
-	return r;
-}
-
 static void unmap(struct memctl_lease *l)
 {
 	/* Whose the address space was, it stays: what another thread would map into a gap, the caller's own
@@ -150,6 +103,7 @@ static void unmap(struct memctl_lease *l)
 		close(l->uffd);
 	}
 	l->address = NULL;
+	stall_unwatch(l);
 	share_end(l);
 	if (l->memfd >= 0)
 		close(l->memfd);
@@ -163,9 +117,106 @@ static void link_lease(struct memctl_lease *l)
 	pthread_mutex_lock(&m->leases_lock);
 	l->next = m->leases;
 	m->leases = l;
+	if (!l->plain)
+		stall_watch(l);
 	if ((int)l->faults > m->faults)	/* the weakest of all is what holds for the VM */
 		m->faults = (int)l->faults;
 	pthread_mutex_unlock(&m->leases_lock);
+}
+
+/* Map it and register it: memory that nobody serves yet.  On failure the caller undoes with unmap(). */
+static int prepare(struct memctl_lease *l, struct memctl_error *e)
+{
+	int r;
+
+	r = map_memfd(l, e);
+	if (r < 0)
+		return r;
+	r = faults_open(&l->uffd, &l->faults, e);
+	if (r < 0)
+		return r;
+	r = faults_register(l->uffd, l->address, l->size, e);
+	if (r < 0)
+		return r;
+	if (mprotect(l->address, l->size, PROT_READ | PROT_WRITE) < 0) {
+		r = -errno;
+		return fail(e, r, ERROR_SYSTEM, "cannot open the lease for access: %s", strerror(-r));
+	}
+	return 0;
+}
+
+/* On the connection of its Lease, or CALL_LOST.  From then on the lease is named to the daemon's successors: no moment lies
+ * between, because connections change under `turn`. */
+static int activate(struct memctl_lease *l, struct memctl_error *e)
+{
+	struct op_activate_in in = { .lease = l->id, .address = (uintptr_t)l->address,
+		.user_mode_only = l->faults == MEMCTL_FAULTS_USER_MODE };
+	struct op_activate_out out;
+	int r;
+
+	pthread_mutex_lock(&l->m->turn);
+	r = call_in_turn(l->m, OP_activate, &in, l->uffd, &out, NULL, &l->connection, e);
+	if (!r)
+		link_lease(l);
+	pthread_mutex_unlock(&l->m->turn);
+	return r;
+}
+
+/* CALL_LOST: the daemon has it no more, or will not when it is back. */
+static int give_back(struct memctl_lease *l, struct memctl_error *e)
+{
+	struct op_release_in in = { .lease = l->id };
+	struct op_release_out out;
+
+	return call_on(l->m, OP_release, &in, -1, &out, NULL, &l->connection, e);
+}
+
+static int borrow_once(struct memctl_lease *l, struct memctl_error *e)
+{
+	struct op_lease_in in = { .gpa = l->gpa, .size = l->size };
+	struct op_lease_out out = { 0 };
+	int r;
+
+	l->connection = 0;
+	r = call_on(l->m, OP_lease, &in, -1, &out, &l->memfd, &l->connection, e);
+	if (r)
+		return r;
+	l->id = out.lease;
+	r = prepare(l, e);
+	if (!r)
+		r = activate(l, e);
+	if (r < 0)
+		give_back(l, NULL);
+	return r;
+}
+
+/* Of a second try: the daemon has still to take back what the first one got. */
+static bool may_pass(int r)
+{
+	return r == -EEXIST || r == -ENOSPC || r == -EDQUOT || r == -EBUSY;
+}
+
+/* A lease of the daemon's into *l, whose gpa and size are set; begun anew if the daemon is restarted under it. */
+static int borrow(struct memctl_lease *l, struct memctl_error *e)
+{
+	uint64_t deadline = deadline_ns(l->m), passes_ns = 0;
+	char *place = l->address;
+
+	for (;;) {
+		int r = borrow_once(l, e);
+		uint64_t now = now_ns();
+
+		if (r != CALL_LOST && !(now < passes_ns && may_pass(r)))
+			return r;
+		if (now >= deadline)
+			return r == CALL_LOST ? -ENOTCONN : r;
+		unmap(l);
+		l->address = place;
+		if (r == CALL_LOST)
+			passes_ns = now + AGAIN_NS;
+		else
+			usleep(AGAIN_US);
+	}
 }
 
 /* Afterwards no order can find the lease, and none is acting on it. */
@@ -212,7 +263,7 @@ static int new_lease(struct memctl *m, uint64_t gpa, uint64_t size, void *addres
 	l->m = m;
 	l->gpa = gpa;
 	l->size = size;
-	l->memfd = l->uffd = l->second_uffd = -1;
+	l->memfd = l->uffd = l->second_uffd = l->waits_fd = -1;
 	l->address = address;
 	l->callers_place = address;
 	r = m->plain ? plain_map(l, e) : borrow(l, e);
@@ -221,7 +272,8 @@ static int new_lease(struct memctl *m, uint64_t gpa, uint64_t size, void *addres
 		free(l);
 		return r;
 	}
-	link_lease(l);
+	if (l->plain && l->memfd < 0)
+		link_lease(l);
 	*ret = l;
 	return 0;
 }
@@ -246,11 +298,11 @@ int memctl_release(struct memctl_lease *l, struct memctl_error *e)
 	if (!l)
 		return 0;
 	unlink_lease(l);
-	if (!l->m->plain)
+	if (!l->plain)
 		r = give_back(l, e);
 	unmap(l);
 	free(l);
-	return r;
+	return r == CALL_LOST ? 0 : r;
 }
 
 void *memctl_lease_address(const struct memctl_lease *l)

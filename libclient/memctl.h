@@ -19,8 +19,8 @@
  *    use memctl_read_into() and memctl_write_from(), or memctl_pin() the range first.  KVM needs full handling.
  *  - Memory that a device, io_uring or a read(2) with O_DIRECT writes to directly must be pinned, or bytes are lost
  *    when it is evicted meanwhile; pins count against the VM's reservation.  memctl_read_into() needs no pin.
- *  - If the daemon goes away, threads that touch pages that are not resident wait; they never read zeros.
- *    (The library keeps a descriptor of its own that makes it so.  memctl_free() ends that: free leases first.)
+ *  - If the daemon goes away, threads that touch pages that are not resident wait until it is back; they never read
+ *    zeros.  (The library keeps a descriptor of its own that makes it so; memctl_free() ends that.)  See RESTART.
  *
  * ONE COMPLETE EXAMPLE (cc example.c $(pkg-config --cflags --libs memctl))
  *
@@ -54,13 +54,39 @@
  *  Return 0 (or a count) or a negative errno; `e` may be NULL and is written only on failure.  Calls to the daemon
  *  block until it answers or the timeout of the options passes (-ETIMEDOUT), and may be made from any
  *  thread: they take turns on one connection.  After a timeout the connection can make no calls any more
- *  (-ENOTCONN: the late reply would be taken for the next one's); its leases go on being served for as long as
- *  memctld does, and should be released and leased again on a new connection.  Ranges longer than 32 MiB are
+ *  (-ENOTCONN: the late reply would be taken for the next one's), until memctld is restarted; its leases go on being
+ *  served for as long as memctld runs, and should be released and leased again on a new connection.  What the call that timed
+ *  out was to do may be done all the same.  Ranges longer than 32 MiB are
  *  several calls, each with the timeout to itself.  Accessors (memctl_lease_address ...) never block.  Nothing
  *  here installs signal handlers, starts threads (but memctl_helper_start) or keeps global state (but for one lock that
  *  fork() takes, by pthread_atfork, once a VM shares memory).
  *  Sizes and offsets are in bytes; ranges of leases must be multiples of 4096 unless said otherwise.
  *  Structs whose first member is struct_size must have it set to sizeof: they may grow.
+ *
+ * RESTART
+ *
+ *  memctld may be killed, upgraded, or end and come back, with guests running.  Its memory is kept by whoever started it (systemd,
+ *  memctld --supervise).  Guests pause at pages that are not resident and nothing is lost.  The library connects again by itself,
+ *  every 5 to 100 ms and for ever, as soon as somebody is there to do it: the helper, a loop in memctl_dispatch, or a thread
+ *  in a call.  (Without any of them faults are served all the same, but the VM's client is taken for hung after a time
+ *  that memctld's setting reconnect_grace says, and the VM ended.)
+ *
+ *  The process must be able to reach memctld's socket then as it was when it connected: under the same path (no chroot to where it is
+ *  not), and as a user who may.
+ *
+ *  Meanwhile calls wait, at most their timeout, and fail with -ENOTCONN then; they can be made again later.  A call that was under way is
+ *  carried out once in the end, whatever the old memctld had done of it; but the commands of memctl_call fail with -ENOTCONN where
+ *  it is not known (questions do not).  memctl_release returns at once, and memctld takes the lease back when it is back; so does
+ *  memctl_free: the process being alive, its VM's name and reservation are taken until reconnect_grace has passed.
+ *
+ *  Events tell of it (memctl_next_event): DISCONNECTED, then RECONNECTED; or LOST, if the memctld that is there now has never
+ *  heard of this VM, or has ended it (the operator's `memctl vm rm`; a memctld that nobody kept the memory of).  Then pages that are
+ *  not resident are gone: who touches them waits for ever, and calls fail.  The guest can only be ended.  A client without
+ *  leases has nothing to lose and is registered anew, under the same name, without a LOST.
+ *
+ *  memctld can also let a VM go (`memctl vm release`, `memctl daemon stop`): it gives all memory back, all is plain
+ *  memory of this process at the same addresses, and RELEASED says so.  Everything about content goes on; see plain_fallback for what
+ *  does not.
  *
  * SHARING
  *
@@ -124,11 +150,11 @@ struct memctl_options {
 /* Connect to memctld; `options` may be NULL.  *ret is the caller's, for memctl_free. */
 MEMCTL_API int memctl_connect(const struct memctl_options *options, struct memctl **ret, struct memctl_error *e);
 
-/* Release every lease and unregister the VM (its name may be taken for a moment longer).  The guest must not run
- * any more.  NULL is fine.  Ends the helper thread.  Not to be called from an event or from the helper. */
+/* Release every lease and unregister the VM (its name may be taken for a moment longer; while memctld is away, see RESTART).  The
+ * guest must not run any more.  NULL is fine.  Ends the helper thread.  Not to be called from an event or from the helper. */
 MEMCTL_API void memctl_free(struct memctl *m);
 
-/* 1 if this is plain memory (see plain_fallback), with `why` in one sentence if not NULL; owned by m. */
+/* 1 if this is plain memory (see plain_fallback, and RELEASED), with `why` in one sentence if not NULL; owned by m. */
 MEMCTL_API int memctl_is_plain(const struct memctl *m, const char **why);
 
 enum memctl_faults {
@@ -172,7 +198,8 @@ MEMCTL_API int memctl_lease_at(struct memctl *m, uint64_t gpa, uint64_t size, vo
 	struct memctl_lease **ret, struct memctl_error *e);
 /* Give it back: the mapping disappears, its frames and swap are free.  The guest must not touch it any more: a
  * thread that does, or that waits for a page of it, gets SIGSEGV.  The lease is freed in any case, also if an
- * error is returned (the daemon did not hear of it: it takes the lease back when the connection ends). */
+ * error is returned (the daemon did not hear of it: it takes the lease back when the connection ends).  While memctld is away
+ * this does not wait: it has the lease's frames back when it is back. */
 MEMCTL_API int memctl_release(struct memctl_lease *l, struct memctl_error *e);
 
 MEMCTL_API void *memctl_lease_address(const struct memctl_lease *l);
@@ -203,13 +230,17 @@ MEMCTL_API ssize_t memctl_write_from(struct memctl_lease *l, uint64_t offset, ui
 
 /* ---- orders and events ---- */
 
-/* The daemon asks small things of the library (which pages of a run were used?).  Either poll memctl_fd() (-1
- * before memctl_register, and for plain memory; it is the library's, do not close or read it) for
- * input and call memctl_dispatch() in your loop, or let a helper thread do it.  A client that does neither
- * shares nothing, and loses accuracy: its pages are taken in the order they came. */
+/* The daemon asks small things of the library (which pages of a run were used?).  Either poll memctl_fd() for input and call
+ * memctl_dispatch() in your loop, or let a helper thread do it.  A client that does neither
+ * shares nothing, loses accuracy (its pages are taken in the order they came), and is on its own after a restart (RESTART).
+ *
+ * The descriptor is -1 before memctl_register, and for plain_fallback's memory.  It is the library's: wait for input with
+ * poll, select or epoll, do not close or read it.  It is the same until memctl_free, whatever becomes of the connection (it is an
+ * epoll of its own), and is ready once a second at least, for the library looks who waits. */
 MEMCTL_API int memctl_fd(const struct memctl *m);
-/* Carry out what has arrived; never blocks for longer than the orders take.  Number of orders done, or -errno
- * (-ENOTCONN: the daemon is gone).  One thread at a time is in it, others wait until it is out. */
+/* Carry out what has arrived, and what is due; never blocks for longer than the orders take, and 20 ms while memctld is
+ * coming back.  Number of orders done (0 also while memctld is away), or -errno (-ENOTCONN: the VM is lost, see RESTART: it
+ * will be nothing else any more).  One thread at a time is in it, others wait until it is out. */
 MEMCTL_API int memctl_dispatch(struct memctl *m, struct memctl_error *e);
 /* A thread (signals blocked, small stack) that dispatches until memctl_helper_stop or memctl_free.  Sharing begins with it
  * (memctl_share), if the VM's setting says so and this process can. */
@@ -223,13 +254,25 @@ MEMCTL_API int memctl_share(struct memctl *m, struct memctl_error *e);
 
 enum memctl_event_kind {
 	MEMCTL_EVENT_DISCONNECTED = 1,	/* the daemon is gone; absent pages wait */
+	MEMCTL_EVENT_RECONNECTED,	/* it is back, and all is as before */
+	MEMCTL_EVENT_LOST,		/* it is back, and has this VM no more: end the guest */
+	MEMCTL_EVENT_RELEASED,		/* it has let the VM go: memctl_is_plain() from now on */
+	MEMCTL_EVENT_STALLED,		/* threads wait for pages and none was served for longer than a second; stalled_ms */
+	MEMCTL_EVENT_SERVED,		/* that is over; stalled_ms: how long it took */
 };
 struct memctl_event {
 	size_t struct_size;
 	enum memctl_event_kind kind;
+	uint64_t stalled_ms;	/* 0 for other kinds */
 };
-/* Take the oldest queued event: 1, or 0 if there is none.  Events are never delivered inside another call. */
+/* Take the oldest queued event: 1, or 0 if there is none.  Events are never delivered inside another call.  Sixteen are
+ * kept, the oldest are dropped.  They come from where the connection is looked after: the helper, memctl_dispatch, a call. */
 MEMCTL_API int memctl_next_event(struct memctl *m, struct memctl_event *ret);
+/* "disconnected" ...; for logs. */
+MEMCTL_API const char *memctl_event_name(enum memctl_event_kind kind);
+/* For how long threads have been waiting for pages of a lease of which none was served, in milliseconds; 0: it is not so.  As
+ * the helper or memctl_dispatch saw it last, ten times a second when somebody waits.  Never blocks. */
+MEMCTL_API uint64_t memctl_stalled_ms(const struct memctl *m);
 
 /* ---- numbers and operator calls ---- */
 

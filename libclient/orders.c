@@ -5,7 +5,8 @@
  *	          Where the pool is mapped it would throw private copies away: such pages are left out, whatever
  *	          the daemon says.
  *	present   bit 63 of /proc/self/pagemap for each page of the runs: those mapped again were used.
- *	share, home, private   share.c
+ *	share, home, private, settle   share.c
+ *	plain     plain.c
  *
  * They come as the replies of one Attend call on a connection of its own, are carried out strictly in order, and
  * each is answered by a oneway Done on the calls connection.  What cannot be carried out (a lease that is being
@@ -30,32 +31,8 @@
 /* As many as fit into the hex string of an answer. */
 #define BITS_PAGES_MAX ((OP_STR_MAX - 1) / 2 * 8)
 #define SHARE_PAGES_MAX 512
+#define SETTLE_PAGES_MAX 256
 #define HELPER_STACK_BYTES (256u << 10)
-
-int orders_attend(struct memctl *m, uint64_t token, struct memctl_error *e)
-{
-	struct op_attend_in in = { .token = token };
-	size_t length;
-	char *text;
-	int fd, r;
-
-	r = wire_connect(m->socket, &fd);
-	if (r < 0)
-		return fail(e, r, ERROR_UNREACHABLE, "no second connection to memctld: %s", strerror(-r));
-	r = body_write_call(&text, &length, &ops[OP_attend], &in, CALL_MORE);
-	if (!r) {
-		r = wire_send(fd, text, length, NULL, 0, deadline_ns(m));
-		free(text);
-	}
-	if (r < 0) {
-		close(fd);
-		return fail(e, r, ERROR_UNREACHABLE, "cannot attend to memctld's orders: %s", strerror(-r));
-	}
-	m->orders_fd = fd;
-	/* Unreadable in a process that made itself undumpable: then pages age by the time of their last fill. */
-	m->pagemap_fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-	return 0;
-}
 
 static bool runs_valid(const struct memctl_lease *l, const struct op_runs *runs)
 {
@@ -147,7 +124,9 @@ static int act(struct memctl_lease *l, const struct op_attend_out *order, struct
 		zap(l, runs);
 		return 0;
 	}
-	if (pages > BITS_PAGES_MAX)
+	if (!strcmp(order->kind, "plain"))
+		return plain_order(l, runs, &done->pages);
+	if (l->plain || pages > BITS_PAGES_MAX)
 		return 0;
 	if (!strcmp(order->kind, "present"))
 		r = look(l, runs, bits);
@@ -159,6 +138,10 @@ static int act(struct memctl_lease *l, const struct op_attend_out *order, struct
 		r = share_private(l, runs, bits);
 	else if (!strcmp(order->kind, "home"))
 		return share_home(l, runs, &done->pages);
+	else if (!strcmp(order->kind, "settle") && pages <= SETTLE_PAGES_MAX) {
+		r = share_settle(l, runs, bits);
+		pages *= 2;
+	}
 	if (!r)
 		write_bits(bits, pages, done->bits);
 	return r;
@@ -174,6 +157,8 @@ static void carry_out(struct memctl *m, const struct op_attend_out *order)
 	l = lease_find(m, order->lease);
 	if (l && runs_valid(l, &order->runs))
 		r = act(l, order, &done);
+	if (r == SHARE_UNFINISHED)
+		l->unfinished = true;
 	pthread_mutex_unlock(&m->leases_lock);
 	if (r != SHARE_UNFINISHED)
 		call_oneway(m, OP_done, &done);
@@ -206,9 +191,10 @@ static int take_order(struct memctl *m, const struct wire_message *wire)
 /* Under `dispatch`. */
 static int dispatch(struct memctl *m, struct memctl_error *e)
 {
-	int done = 0, r;
+	int done = 0, r = 0;
 
-	for (;;) {
+	link_tick(m);
+	while (m->link == LINK_UP) {
 		struct wire_message wire = WIRE_MESSAGE_NULL;
 
 		r = wire_in_next(&m->orders_in, &wire);
@@ -227,22 +213,23 @@ static int dispatch(struct memctl *m, struct memctl_error *e)
 		if (r <= 0)
 			break;
 	}
-	note_disconnected(m);
-	if (done)
-		return done;
-	return fail(e, -ENOTCONN, ERROR_UNREACHABLE,
-		"memctld is gone: accesses to pages that are not resident wait until it is back");
+	link_down(m);
+	if (!done && m->link == LINK_LOST)
+		return fail(e, -ENOTCONN, ERROR_UNREACHABLE,
+			"memctld has this VM no more: accesses to pages that are not resident wait for ever");
+	return done;
 }
 
 int memctl_dispatch(struct memctl *m, struct memctl_error *e)
 {
 	int r;
 
-	if (m->orders_fd < 0)
+	if (m->wait_fd < 0)
 		return 0;
 	pthread_mutex_lock(&m->dispatch);
 	r = dispatch(m, e);
 	pthread_mutex_unlock(&m->dispatch);
+	link_try(m);
 	return r;
 }
 
@@ -262,16 +249,16 @@ static void *help(void *userdata)
 	struct memctl *m = userdata;
 	struct pollfd fds[2] = {
 		{ .fd = m->helper_stop_fd, .events = POLLIN },
-		{ .fd = m->orders_fd, .events = POLLIN },
+		{ .fd = m->wait_fd, .events = POLLIN },
 	};
 
-	while (fds[1].fd >= 0 || fds[0].fd >= 0) {
+	for (;;) {
 		if (poll(fds, 2, -1) < 0 && errno != EINTR)
 			break;
 		if (fds[0].revents)
 			break;
-		if (fds[1].revents && memctl_dispatch(m, NULL) < 0)
-			fds[1].fd = -1;		/* wait for the stop only */
+		if (fds[1].revents)
+			memctl_dispatch(m, NULL);
 	}
 	return NULL;
 }
@@ -284,7 +271,7 @@ int memctl_helper_start(struct memctl *m, struct memctl_error *e)
 
 	if (m->helper_runs || m->plain)
 		return 0;
-	if (m->orders_fd < 0)
+	if (m->wait_fd < 0)
 		return fail(e, -EINVAL, ERROR_INVALID, "no VM is registered: there are no orders to attend to");
 	m->helper_stop_fd = eventfd(0, EFD_CLOEXEC);
 	if (m->helper_stop_fd < 0) {
@@ -332,5 +319,5 @@ void orders_end_helper(struct memctl *m)
 
 int memctl_fd(const struct memctl *m)
 {
-	return m->orders_fd;
+	return m->wait_fd;
 }

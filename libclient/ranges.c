@@ -14,9 +14,9 @@ static int one_piece(struct memctl_lease *l, enum range_op op, uint64_t offset, 
 {
 	struct op_advise_in advise = { .lease = l->id, .offset = offset, .length = length };
 	struct op_advise_out advised;
-	struct op_pin_in range = { .lease = l->id, .offset = offset, .length = length };
-	struct op_pin_out pages;
-	enum op_id id = OP_populate;
+	struct op_pin_in pin = { .lease = l->id, .offset = offset, .length = length };
+	struct op_discard_in range = { .lease = l->id, .offset = offset, .length = length };
+	struct op_discard_out pages;
 
 	switch (op) {
 	case RANGE_WILL_NEED:
@@ -26,23 +26,19 @@ static int one_piece(struct memctl_lease *l, enum range_op op, uint64_t offset, 
 		strcpy(advise.advice, "dont_need");
 		return call(l->m, OP_advise, &advise, -1, &advised, NULL, e);
 	case RANGE_DISCARD:
-		id = OP_discard;
-		break;
+		return call(l->m, OP_discard, &range, -1, &pages, NULL, e);
 	case RANGE_POPULATE:
-		break;
+		return call(l->m, OP_populate, &range, -1, &pages, NULL, e);
 	case RANGE_PIN:
-		id = OP_pin;
-		break;
+		return call(l->m, OP_pin, &pin, -1, &pages, NULL, e);
 	case RANGE_UNPIN:
-		id = OP_unpin;
-		break;
+		return call(l->m, OP_unpin, &pin, -1, &pages, NULL, e);
 	}
-	return call(l->m, id, &range, -1, &pages, NULL, e);
+	return -EINVAL;
 }
 
-/* discard, populate, pin and unpin share the fields of OP_range_IN; one struct stands for all four. */
-_Static_assert(sizeof(struct op_pin_in) == sizeof(struct op_discard_in) &&
-	sizeof(struct op_pin_in) == sizeof(struct op_populate_in) &&
+/* One struct of each kind stands for both calls; all answer with a number of pages. */
+_Static_assert(sizeof(struct op_discard_in) == sizeof(struct op_populate_in) &&
 	sizeof(struct op_pin_in) == sizeof(struct op_unpin_in), "ranges differ");
 
 static int act(struct memctl_lease *l, enum range_op op, uint64_t offset, uint64_t length, struct memctl_error *e)
@@ -59,13 +55,15 @@ static int act(struct memctl_lease *l, enum range_op op, uint64_t offset, uint64
 			(unsigned long long)l->size);
 	if (!length)
 		return 0;
-	if (l->m->plain)
+	if (l->plain)
 		return plain_range(l, op, offset, length, e);
 	for (done = 0; done < length; done += PIECE_BYTES) {
 		r = one_piece(l, op, offset + done, length - done < PIECE_BYTES ? length - done : PIECE_BYTES, e);
 		if (r < 0)
 			break;
 	}
+	if (r < 0 && l->plain)	/* the daemon let it go meanwhile, and its pins with it */
+		return plain_range(l, op, offset, length, e);
 	if (r < 0 && op == RANGE_PIN && done)
 		act(l, RANGE_UNPIN, offset, done, NULL);
 	return r;

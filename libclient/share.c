@@ -54,7 +54,12 @@
  *
  * Death.  Of this process, at any line: its private copies and mappings go with it, and nobody else has them.  Of the
  * daemon: frames stay as they are while we live, since the kernel keeps files that are mapped; a writer that waits
- * goes on waiting.  Its successor asks by order "private".
+ * goes on waiting.  Its successor asks by order "settle" about the pages that an order was about, or a break.
+ *
+ * Order "settle".  The words are locked as they were when the daemon died.  Where the pool is mapped is what `pooled` says: it
+ * is set with each mmap.  Those pages are protected again (a break may have lifted it; a share may have died before 4), touched,
+ * and looked at: steps 4 to 6 of "share", with the same argument.  The others are the lease's own, and the daemon knows of those
+ * by the memfd alone.
  *
  * Failure.  mmap fails at the kernel's limit of mappings (each run alone makes two more), and has then changed
  * nothing: the order ends there, and Done says for how many pages it was carried out.  Home then empties the holes
@@ -116,8 +121,7 @@ static void watch_forks(void)
 	fork_r = -pthread_atfork(before_fork, after_fork, after_fork);
 }
 
-/* How many mappings this process has; 0: unknown. */
-static uint64_t count_maps(void)
+uint64_t share_count_maps(void)
 {
 	int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
 	uint64_t lines = 0;
@@ -155,26 +159,37 @@ static const char *obstacle(const struct memctl *m)
 	return NULL;
 }
 
+bool share_possible(const char *sharing)
+{
+	return !strcmp(sharing, "vm") || !strncmp(sharing, "group:", 6);
+}
+
 int memctl_share(struct memctl *m, struct memctl_error *e)
 {
 	struct op_join_pool_in in = { 0 };
 	struct op_join_pool_out out = { 0 };
 	const char *why;
+	bool wanted;
 	int fd, r;
 
 	if (!m->registered)
 		return fail(e, -EINVAL, ERROR_INVALID, "no VM is registered on this connection");
-	if (m->plain || m->pool_fd >= 0 || (strcmp(m->sharing, "vm") && strncmp(m->sharing, "group:", 6)))
+	pthread_mutex_lock(&m->leases_lock);
+	wanted = m->pool_fd < 0 && share_possible(m->sharing);
+	pthread_mutex_unlock(&m->leases_lock);
+	if (m->plain || !wanted)
 		return 0;
 	pthread_once(&fork_once, watch_forks);
 	why = obstacle(m);
 	if (why)
 		return fail(e, -EOPNOTSUPP, ERROR_SYSTEM, "this process shares no pages: %s", why);
-	in.maps = count_maps();
+	in.maps = share_count_maps();
 	r = call(m, OP_join_pool, &in, -1, &out, &fd, e);
 	if (r < 0)
 		return r;
 	pthread_mutex_lock(&m->leases_lock);
+	if (m->pool_fd >= 0)
+		close(m->pool_fd);
 	m->pool_fd = fd;
 	m->pool_pages = out.pool_pages;
 	pthread_mutex_unlock(&m->leases_lock);
@@ -328,11 +343,17 @@ static void set_bit(uint8_t *bits, uint64_t n)
 
 /* ---- share ---- */
 
+static bool is_clean(uint64_t entry)
+{
+	const uint64_t clean = PAGEMAP_PRESENT | PAGEMAP_FILE | PAGEMAP_PROTECTED;
+
+	return (entry & clean) == clean;
+}
+
 /* Of each page of the runs whether it is clean; `bits` as of the order.  Where it cannot be told a page is dirty: it comes
  * home, and all is well.  Runs are near one another, so the entries of many are read at once. */
 static void find_clean(const struct memctl_lease *l, const struct op_run *runs, unsigned n, uint8_t *bits)
 {
-	const uint64_t clean = PAGEMAP_PRESENT | PAGEMAP_FILE | PAGEMAP_PROTECTED;
 	uint64_t entries[ENTRIES], first = 0, have = 0, at = 0;
 
 	for (unsigned i = 0; i < n; i++)
@@ -343,7 +364,7 @@ static void find_clean(const struct memctl_lease *l, const struct op_run *runs, 
 				if (!look_at(l, l->address + page * PAGE_SIZE, have, entries))
 					return;
 			}
-			if ((entries[page - first] & clean) == clean)
+			if (is_clean(entries[page - first]))
 				set_bit(bits, at);
 		}
 }
@@ -511,6 +532,52 @@ int share_private(struct memctl_lease *l, const struct op_runs *runs, uint8_t *b
 				return -EIO;
 			if (is_private(l, at, entry))
 				set_bit(bits, n);
+		}
+	return 0;
+}
+
+/* ---- settle ---- */
+
+/* `run` is mapped from the pool; its first page has bit `at`, and bit `at + apart` for clean. */
+static int settle_run(struct memctl_lease *l, const struct op_run *run, uint8_t *bits, uint64_t at, uint64_t apart)
+{
+	uint64_t entries[ENTRIES];
+
+	for (uint64_t i = 0; i < run->count; i++)
+		set_bit(bits, at + i);
+	if (!protect(l, run, 1))	/* then they are not clean, which brings them home */
+		return 0;
+	touch(l, run, 1);
+	if (!look_at(l, address_of(l, run), run->count, entries))
+		return -EIO;
+	for (uint64_t i = 0; i < run->count; i++)
+		if (is_clean(entries[i]))
+			set_bit(bits, at + apart + i);
+	return 0;
+}
+
+int share_settle(struct memctl_lease *l, const struct op_runs *runs, uint8_t *bits)
+{
+	uint64_t at = 0, pages = 0, n;
+	int r = 0;
+
+	if (l->unfinished)
+		return SHARE_UNFINISHED;
+	for (unsigned i = 0; i < runs->n; i++)
+		pages += runs->run[i].count;
+	for (unsigned i = 0; i < runs->n; i++)
+		for (uint64_t page = runs->run[i].page, end = page + runs->run[i].count; page < end; page += n, at += n) {
+			struct op_run run = { .page = page };
+
+			n = share_unshared(l, page, end - page);
+			if (n)
+				continue;
+			while (page + n < end && pooled(l, page + n))
+				n++;
+			run.count = n;
+			r = settle_run(l, &run, bits, at, pages);
+			if (r < 0)
+				return r;
 		}
 	return 0;
 }

@@ -52,7 +52,7 @@ static int decode(const char *vm, struct memctl_stats *ret, struct memctl_error 
 
 static void plain_stats(struct memctl *m, struct memctl_stats *ret)
 {
-	ret->size = m->vm_size;
+	ret->size = m->vm.size;
 	pthread_mutex_lock(&m->leases_lock);
 	for (struct memctl_lease *l = m->leases; l; l = l->next)
 		ret->leased += l->size;
@@ -73,7 +73,7 @@ int memctl_stats(struct memctl *m, struct memctl_stats *ret, struct memctl_error
 	if (m->plain) {
 		plain_stats(m, &stats);
 	} else {
-		memcpy(in.vm, m->vm_name, sizeof in.vm);
+		memcpy(in.vm, m->vm.name, sizeof in.vm);
 		r = call(m, OP_show_vm, &in, -1, &out, NULL, e);
 		if (!r)
 			r = decode(out.vm, &stats, e);

@@ -173,3 +173,10 @@ void faults_wake(int fd, const void *address, uint64_t length)
 
 	(void)ioctl(fd, UFFDIO_WAKE, &range);
 }
+
+int faults_unregister(int fd, const void *address, uint64_t length)
+{
+	struct uffdio_range range = { .start = (uintptr_t)address, .len = length };
+
+	return ioctl(fd, UFFDIO_UNREGISTER, &range) < 0 ? -errno : 0;
+}

@@ -12,6 +12,19 @@
 #define OP_register_FDS_IN 0
 #define OP_register_FDS_OUT 0
 
+/* The daemon was restarted: a VM's client is back, on a connection that is the VM's *calls* connection from then on. */
+#define OP_resume_IN(F)	 F(hex64, token)
+#define OP_resume_OUT(F) F(str, vm) F(str, sharing)
+#define OP_resume_FDS_IN 0
+#define OP_resume_FDS_OUT 0
+
+/* Then each lease that the client has: the message carries its memfd.  Attend comes last; leases that were not named
+ * are released then.  plain: order "plain" was carried out for it. */
+#define OP_resume_lease_IN(F) F(u64, lease) F(u64, address) F(opt_flag, plain)
+#define OP_resume_lease_OUT(F)
+#define OP_resume_lease_FDS_IN 1
+#define OP_resume_lease_FDS_OUT 0
+
 /* The library carries out "share", "home" and "private"; the reply carries the pool, read-only. */
 #define OP_join_pool_IN(F)  F(u64, maps)
 #define OP_join_pool_OUT(F) F(u64, pool_pages)
@@ -50,25 +63,28 @@
 #define OP_populate_OUT(F) F(u64, pages)
 #define OP_populate_FDS_IN 0
 #define OP_populate_FDS_OUT 0
-#define OP_pin_IN(F) OP_range_IN(F)
+/* call: the client's number of this pin or unpin, higher than those before; the same again is the same call, whose reply was
+ * lost. */
+#define OP_pin_IN(F) OP_range_IN(F) F(opt_u64, call)
 #define OP_pin_OUT(F) F(u64, pages)
 #define OP_pin_FDS_IN 0
 #define OP_pin_FDS_OUT 0
-#define OP_unpin_IN(F) OP_range_IN(F)
+#define OP_unpin_IN(F) OP_range_IN(F) F(opt_u64, call)
 #define OP_unpin_OUT(F) F(u64, pages)
 #define OP_unpin_FDS_IN 0
 #define OP_unpin_FDS_OUT 0
 
 /* Oneway: the answer to an order.  `bits`: for kinds "present", "share" and "private", a hex string, one bit a
- * page in the order of the runs, least significant bit of each byte first; else empty.  `pages`: for kinds
- * "share" and "home", for how many pages from the first on it was carried out. */
+ * page in the order of the runs, least significant bit of each byte first; for "settle" twice as many bits: for all pages
+ * whether they are mapped from the pool, then, from the next bit on, whether they are clean; else empty.  `pages`: for kinds
+ * "share" and "home", for how many pages from the first on it was carried out; for "plain", all of them or none. */
 #define OP_done_IN(F) F(u64, order) F(opt_str, bits) F(opt_u64, pages)
 #define OP_done_OUT(F)
 #define OP_done_FDS_IN 0
 #define OP_done_FDS_OUT 0
 
-/* With `more` on a second connection: each reply is an order.  kind: "zap", "present", "share", "home" or
- * "private". */
+/* With `more` on a second connection: each reply is an order.  kind: "zap", "present", "share", "home",
+ * "private", "settle" or "plain". */
 #define OP_attend_IN(F) F(hex64, token)
 #define OP_attend_OUT(F) F(u64, order) F(str, kind) F(u64, lease) F(runs, runs)
 #define OP_attend_FDS_IN 0
@@ -90,6 +106,20 @@
 #define OP_remove_vm_OUT(F)
 #define OP_remove_vm_FDS_IN 0
 #define OP_remove_vm_FDS_OUT 0
+/* The VM gets its memory as plain memory and leaves. */
+#define OP_release_vm_IN(F) F(str, vm)
+#define OP_release_vm_OUT(F) F(u64, pages)
+#define OP_release_vm_FDS_IN 0
+#define OP_release_vm_FDS_OUT 0
+#define OP_stop_IN(F) F(opt_flag, force) F(opt_flag, wait)
+#define OP_stop_OUT(F) F(u64, released)
+#define OP_stop_FDS_IN 0
+#define OP_stop_FDS_OUT 0
+/* check: say only what runs now */
+#define OP_upgrade_IN(F) F(opt_flag, check)
+#define OP_upgrade_OUT(F) F(str, program) F(str, version) F(u64, state_format)
+#define OP_upgrade_FDS_IN 0
+#define OP_upgrade_FDS_OUT 0
 /* length 0: to the end of the VM; at most `max_runs` (0: 4096) runs come back, `next` is where to go on (0:
  * end) */
 #define OP_page_map_IN(F) F(str, vm) F(opt_u64, gpa) F(opt_u64, length) F(opt_u64, max_runs)

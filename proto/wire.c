@@ -277,7 +277,7 @@ int wire_send(int fd, const char *text, size_t length, const int *fds, unsigned 
 	return 0;
 }
 
-int wire_connect(const char *path, int *ret_fd)
+static int connect_to(const char *path, int type, int *ret_fd)
 {
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
 	int fd, err;
@@ -285,7 +285,7 @@ int wire_connect(const char *path, int *ret_fd)
 	if (strlen(path) >= sizeof a.sun_path)
 		return -ENAMETOOLONG;
 	strcpy(a.sun_path, path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | type, 0);
 	if (fd < 0)
 		return -errno;
 	if (connect(fd, (struct sockaddr *)&a, sizeof a) < 0) {
@@ -295,4 +295,14 @@ int wire_connect(const char *path, int *ret_fd)
 	}
 	*ret_fd = fd;
 	return 0;
+}
+
+int wire_connect(const char *path, int *ret_fd)
+{
+	return connect_to(path, 0, ret_fd);
+}
+
+int wire_connect_now(const char *path, int *ret_fd)
+{
+	return connect_to(path, SOCK_NONBLOCK, ret_fd);
 }

@@ -79,3 +79,5 @@ int wire_send_some(int fd, const char *data, size_t length, const int *fds, unsi
 /* Connect to the socket at `path`: 0 and *ret_fd (close-on-exec), or -errno.  Blocks no longer than the
  * listener's backlog makes it. */
 int wire_connect(const char *path, int *ret_fd);
+/* The same, but never blocks: -EAGAIN: the backlog is full. */
+int wire_connect_now(const char *path, int *ret_fd);

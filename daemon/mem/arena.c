@@ -26,7 +26,8 @@
 #define GUARD_BYTES	 PAGE_SIZE
 
 struct arena {
-	uint64_t capacity;			/* frames */
+	struct kept *kept;
+	_Atomic uint64_t capacity;		/* frames */
 	uint64_t reserve;			/* of these, for stores only */
 	_Atomic uint64_t charged;
 	_Atomic uint64_t peak;
@@ -113,9 +114,9 @@ static int reserve_window(struct arena *a)
 	return -errno;
 }
 
-int arena_new(struct arena **ret, uint64_t capacity_bytes, struct problem *p)
+int arena_new(struct arena **ret, uint64_t capacity_bytes, struct kept *kept, struct problem *p)
 {
-	uint64_t available = host_available_bytes();
+	uint64_t available = host_available_bytes(), held = kept_bytes(kept);
 	pthread_condattr_t attr;
 	struct arena *a;
 	int r;
@@ -123,6 +124,7 @@ int arena_new(struct arena **ret, uint64_t capacity_bytes, struct problem *p)
 	if (capacity_bytes < (8ull << 20) || capacity_bytes % PAGE_SIZE)
 		return problem_set(p, EINVAL, PROBLEM_INVALID_SIZE, capacity_bytes, 8ull << 20,
 			"an arena has at least 8 MiB and a multiple of 4096 bytes");
+	available = available < UINT64_MAX - held ? available + held : UINT64_MAX;
 	if (capacity_bytes > available)
 		return problem_set(p, ENOMEM, PROBLEM_NOT_ENOUGH_MEMORY, capacity_bytes, available,
 			"the host cannot hold an arena of %llu MiB: %llu MiB are available to this process",
@@ -139,6 +141,7 @@ int arena_new(struct arena **ret, uint64_t capacity_bytes, struct problem *p)
 		free(a);
 		return r;
 	}
+	a->kept = kept;
 	a->capacity = capacity_bytes / PAGE_SIZE;
 	a->reserve = a->capacity / 128 > 128 ? a->capacity / 128 : 128;
 	a->twin_parked_fd = -1;
@@ -166,6 +169,11 @@ void arena_free(struct arena *a)
 	pthread_mutex_destroy(&a->wait_lock);
 	pthread_cond_destroy(&a->wait_cond);
 	free(a);
+}
+
+struct kept *arena_kept(const struct arena *a)
+{
+	return a->kept;
 }
 
 /* ---- pressure ---- */
@@ -212,7 +220,7 @@ int arena_reserve(struct arena *a, uint64_t frames, struct problem *p)
 	int r = 0;
 
 	pthread_mutex_lock(&a->lock);
-	room = a->capacity - a->reserve - a->reserved;
+	room = a->reserve + a->reserved < a->capacity ? a->capacity - a->reserve - a->reserved : 0;
 	if (frames > room)
 		r = problem_set(p, ENOMEM, PROBLEM_NOT_ENOUGH_MEMORY, frames * PAGE_SIZE, room * PAGE_SIZE,
 			"reservation and overhead need %llu MiB of arena, %llu MiB are not promised yet: lower the "
@@ -222,6 +230,23 @@ int arena_reserve(struct arena *a, uint64_t frames, struct problem *p)
 		a->reserved += frames;
 	pthread_mutex_unlock(&a->lock);
 	return r;
+}
+
+void arena_reserve_found(struct arena *a, uint64_t frames)
+{
+	pthread_mutex_lock(&a->lock);
+	a->reserved += frames;
+	pthread_mutex_unlock(&a->lock);
+}
+
+void arena_lend(struct arena *a, uint64_t frames)
+{
+	atomic_fetch_add(&a->capacity, frames);
+}
+
+void arena_unlend(struct arena *a, uint64_t frames)
+{
+	atomic_fetch_sub(&a->capacity, frames);
 }
 
 void arena_unreserve(struct arena *a, uint64_t frames)
@@ -276,6 +301,8 @@ static int account_charge(struct account *acc, uint64_t frames, enum charge_kind
 
 	if (limit != UINT64_MAX && mine + limit_margin(limit) > limit && !atomic_exchange(&acc->pressed, true))
 		arena_poke(a);
+	if (atomic_load_explicit(&acc->leaving, memory_order_relaxed))
+		wall = limit = UINT64_MAX;
 	if (mine > limit) {
 		atomic_fetch_sub(&acc->frames, frames);
 		return -EDQUOT;
@@ -292,7 +319,7 @@ static int account_charge(struct account *acc, uint64_t frames, enum charge_kind
 	all += frames;
 	peak_raise(&a->peak, all);
 	peak_raise(&acc->peak, mine);
-	if (a->capacity - all < atomic_load_explicit(&a->low, memory_order_relaxed) && !atomic_exchange(&a->crossed, true))
+	if (free_frames(a) < atomic_load_explicit(&a->low, memory_order_relaxed) && !atomic_exchange(&a->crossed, true))
 		arena_poke(a);
 	return 0;
 }
@@ -318,6 +345,8 @@ static bool may_charge(struct account *acc)
 {
 	struct arena *a = acc->arena;
 
+	if (atomic_load(&acc->leaving))
+		return true;
 	return atomic_load(&a->charged) + 1 <= a->capacity - a->reserve &&
 		atomic_load(&acc->frames) + 1 <= atomic_load(&acc->limit_frames);
 }
@@ -339,7 +368,7 @@ void account_wait(struct account *acc, uint64_t timeout_ns)
 /* ---- segments ---- */
 
 static const char *const segment_names[] = {
-	[SEGMENT_LEASE] = "memctl-lease", [SEGMENT_POOL] = "memctl-pool", [SEGMENT_PAGE_MAP] = "memctl-page-map",
+	[SEGMENT_STATE] = "memctl-state", [SEGMENT_LEASE] = "memctl-lease", [SEGMENT_POOL] = "memctl-pool", [SEGMENT_PAGE_MAP] = "memctl-page-map",
 	[SEGMENT_CACHE] = "memctl-cache", [SEGMENT_SWAP_MAP] = "memctl-swap-map",
 };
 
@@ -398,17 +427,43 @@ static int take_parked(struct arena *a, uint64_t size_bytes)
 	return fd;
 }
 
+/* Of a process before us, but only if it is what one of ours must be: sealed, of this size. */
+static int take_found(struct segment *s, struct arena *a)
+{
+	const int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+	int fd = kept_take(a->kept, s->tag), has;
+	struct stat st;
+
+	if (fd < 0)
+		return 0;
+	s->fd = fd;
+	s->found = true;
+	has = fcntl(fd, F_GET_SEALS);
+	if (has < 0 || (has & seals) != seals || fstat(fd, &st) < 0 || (uint64_t)st.st_size != s->size_bytes)
+		return -EBADMSG;
+	return 0;
+}
+
 int segment_new(struct segment **ret, struct arena *a, struct account *payer, enum segment_kind kind,
-	uint64_t size_bytes, struct problem *p)
+	struct kept_owner owner, const char *part, uint64_t size_bytes, struct problem *p)
 {
 	struct segment *s = calloc(1, sizeof *s);
+	bool kept = false;
 	int r = 0;
 
 	if (!s)
 		return problem_errno(p, "segment");
 	*s = (struct segment){ .kind = kind, .arena = a, .payer = payer, .fd = -1, .size_bytes = size_bytes, .client_fd = -1 };
 	list_init(&s->link);
-	if (kind == SEGMENT_LEASE && inject.twin_no_punch)
+	kept_tag(s->tag, owner, part);
+	r = take_found(s, a);
+	if (r == 0 && owner.found && !s->found)
+		r = -EBADMSG;
+	if (r < 0) {
+		problem_set(p, -r, PROBLEM_SYSTEM, 0, 0, "what was kept as %s is missing, or no such memory", s->tag);
+		goto fail;
+	}
+	if (kind == SEGMENT_LEASE && s->fd < 0 && inject.twin_no_punch)
 		s->fd = take_parked(a, size_bytes);
 	if (s->fd < 0) {
 		s->fd = make_memfd(segment_names[kind], size_bytes);
@@ -431,6 +486,12 @@ int segment_new(struct segment **ret, struct arena *a, struct account *payer, en
 			goto fail;
 		}
 	}
+	if (!s->found) {
+		r = kept_add(a->kept, s->tag, kind == SEGMENT_LEASE ? s->client_fd : s->fd, p);
+		if (r < 0)
+			goto fail;
+		kept = true;
+	}
 	pthread_mutex_lock(&a->lock);
 	if (kind == SEGMENT_LEASE) {
 		s->link.next = a->segments.next;
@@ -450,6 +511,8 @@ int segment_new(struct segment **ret, struct arena *a, struct account *payer, en
 	*ret = s;
 	return 0;
 fail:
+	if (kept || s->found)
+		kept_drop(a->kept, s->tag);
 	if (s->fd >= 0)
 		close(s->fd);
 	if (s->client_fd >= 0)
@@ -478,6 +541,7 @@ void segment_free(struct segment *s)
 		s->client_fd = -1;
 	}
 	pthread_mutex_unlock(&a->lock);
+	kept_drop(a->kept, s->tag);
 	close(s->fd);
 	if (s->client_fd >= 0)
 		close(s->client_fd);
@@ -508,6 +572,27 @@ void segment_uncharge(struct segment *s, uint64_t frames)
 	assert(before >= frames);
 	if (frames)
 		account_uncharge(s->payer, frames);
+}
+
+void segment_charge_found(struct segment *s, uint64_t frames)
+{
+	struct arena *a = s->arena;
+
+	atomic_fetch_add(&s->frames, frames);
+	peak_raise(&s->payer->peak, atomic_fetch_add(&s->payer->frames, frames) + frames);
+	peak_raise(&a->peak, atomic_fetch_add(&a->charged, frames) + frames);
+}
+
+bool segment_next_data(const struct segment *s, uint64_t at, uint64_t *ret_from, uint64_t *ret_to)
+{
+	off_t from = at < s->size_bytes ? lseek(s->fd, (off_t)at, SEEK_DATA) : -1, to;
+
+	if (from < 0)
+		return false;
+	to = lseek(s->fd, from, SEEK_HOLE);
+	*ret_from = (uint64_t)from & ~(PAGE_SIZE - 1);
+	*ret_to = to < 0 ? s->size_bytes : ((uint64_t)to + PAGE_SIZE - 1) & ~(PAGE_SIZE - 1);
+	return true;
 }
 
 int segment_punch(struct segment *s, uint64_t offset, uint64_t length, uint64_t charged)

@@ -18,6 +18,7 @@
 
 #include "base/list.h"
 #include "base/problem.h"
+#include "mem/kept.h"
 #include "mem/page.h"
 
 #include <pthread.h>
@@ -26,9 +27,10 @@
 #include <stdint.h>
 
 enum segment_kind {
+	SEGMENT_STATE,		/* what of a VM or pool is in no map of it */
 	SEGMENT_LEASE,		/* guest pages; a client holds it too */
 	SEGMENT_POOL,		/* shared pages; clients have descriptors that can only read */
-	SEGMENT_PAGE_MAP,	/* words of a lease, or of a pool */
+	SEGMENT_PAGE_MAP,	/* words of a lease, or of a pool; the hashes of its entries */
 	SEGMENT_CACHE,		/* compressed pages of a VM or a pool */
 	SEGMENT_SWAP_MAP,	/* checksums and slots in use of a VM's swap file */
 };
@@ -47,6 +49,7 @@ struct account {
 	_Atomic uint64_t peak;		/* the most it ever was */
 	_Atomic uint64_t limit_frames;	/* UINT64_MAX: none */
 	_Atomic bool pressed;		/* near its limit, and told so; cleared by account_rearm */
+	_Atomic bool leaving;		/* its frames are on their way out of the arena: neither wall nor limit */
 };
 
 /* One memfd.  `addr` is its mapping in the reserved window (page maps, caches, swap maps), or the daemon's own
@@ -61,6 +64,8 @@ struct segment {
 	uint64_t size_bytes;
 	_Atomic uint64_t frames;	/* charged for this segment now */
 	int client_fd;			/* leases: the open file description that a client gets; else -1 */
+	bool found;			/* it is of a process before us, with its content; charged by whoever owns it */
+	char tag[KEPT_TAG];
 };
 
 struct arena_numbers {
@@ -71,8 +76,10 @@ struct arena_numbers {
 
 /* Checks by act that the host can hold it: the address window, MemAvailable and the memory cgroup against
  * `capacity_bytes`, and that a memfd page costs one page (shmem huge pages off: under them a page beside
- * the written one would read as zeros without anybody being told). */
-int arena_new(struct arena **ret, uint64_t capacity_bytes, struct problem *p);
+ * the written one would read as zeros without anybody being told).  `kept` (NULL: none) outlives the arena: all segments are kept by
+ * it, and what it has found counts as held already. */
+int arena_new(struct arena **ret, uint64_t capacity_bytes, struct kept *kept, struct problem *p);
+struct kept *arena_kept(const struct arena *a);
 void arena_free(struct arena *a);
 
 /* Whether a page written into a fresh memfd allocates one page only; -ENOTSUP with the setting to change
@@ -89,7 +96,13 @@ bool arena_rearm(struct arena *a);
 
 /* Admission: frames promised to VMs (reservations and overhead).  -ENOMEM with the numbers. */
 int arena_reserve(struct arena *a, uint64_t frames, struct problem *p);
+/* What was promised before us stays so. */
+void arena_reserve_found(struct arena *a, uint64_t frames);
 void arena_unreserve(struct arena *a, uint64_t frames);
+
+/* Frames that somebody takes out of the arena with him: capacity for as long as that lasts. */
+void arena_lend(struct arena *a, uint64_t frames);
+void arena_unlend(struct arena *a, uint64_t frames);
 
 void account_init(struct account *acc, struct arena *a, uint64_t limit_frames);
 /* Asserts zero. */
@@ -100,9 +113,10 @@ uint64_t account_over_limit(const struct account *acc);
 void account_rearm(struct account *acc);
 
 /* A segment of `size_bytes` (a multiple of the page size), sparse: it costs nothing until pages of it are
- * charged and written.  Sealed against shrinking, growing and further seals. */
+ * charged and written.  Sealed against shrinking, growing and further seals.  It is kept as `part` of the owner; if that was
+ * found, it is what was found.  -EBADMSG: that is not such a segment. */
 int segment_new(struct segment **ret, struct arena *a, struct account *payer, enum segment_kind kind,
-	uint64_t size_bytes, struct problem *p);
+	struct kept_owner owner, const char *part, uint64_t size_bytes, struct problem *p);
 /* Unmaps, closes, uncharges what was charged for it.  NULL is fine. */
 void segment_free(struct segment *s);
 /* Frames that the kernel has allocated for it (st_blocks). */
@@ -111,6 +125,10 @@ uint64_t segment_blocks(const struct segment *s);
 /* 0; -ENOMEM: the arena is full; -EDQUOT: the account is at its limit. */
 int segment_charge(struct segment *s, uint64_t frames, enum charge_kind kind);
 void segment_uncharge(struct segment *s, uint64_t frames);
+/* What it holds already, whatever the capacity or a limit says. */
+void segment_charge_found(struct segment *s, uint64_t frames);
+/* The next extent of data of a segment that no client holds, at or after `at` bytes: [*ret_from, *ret_to).  false: no more. */
+bool segment_next_data(const struct segment *s, uint64_t at, uint64_t *ret_from, uint64_t *ret_to);
 /* Give the pages back to the kernel, verify the hole, uncharge `charged` frames.  For segments that no client
  * holds; leases have their own way (evict.c). */
 int segment_punch(struct segment *s, uint64_t offset, uint64_t length, uint64_t charged);

@@ -16,6 +16,7 @@
 #include "mem/share.h"
 
 #include "base/clock.h"
+#include "mem/inject.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -42,9 +43,12 @@ static void wrong(char *first, size_t size, const char *fmt, ...)
 /* Whether the memfd has data at this page, as the file system says. */
 static bool has_data(struct lease *l, uint64_t page)
 {
-	off_t at = (off_t)(page * PAGE_SIZE);
+	off_t at = (off_t)(page * PAGE_SIZE), data;
 
-	return lseek(l->memory->fd, at, SEEK_DATA) == at;
+	lease_hold_begin(l, HOLD_WORKER);
+	data = lseek(l->memory->fd, at, SEEK_DATA);
+	lease_hold_end(l, HOLD_WORKER);
+	return data == at;
 }
 
 /* A bit for each page of [page, page + count) that is in the memfd, by the page cache.  SEEK_HOLE would walk to the end of
@@ -65,8 +69,11 @@ static uint64_t cached_bits(struct lease *l, uint64_t page, unsigned count)
 /* Whether no page of the range has data. */
 static bool is_empty(struct lease *l, uint64_t page, unsigned count)
 {
-	off_t data = lseek(l->memory->fd, (off_t)(page * PAGE_SIZE), SEEK_DATA);
+	off_t data;
 
+	lease_hold_begin(l, HOLD_WORKER);
+	data = lseek(l->memory->fd, (off_t)(page * PAGE_SIZE), SEEK_DATA);
+	lease_hold_end(l, HOLD_WORKER);
 	return data < 0 || (uint64_t)data >= (page + count) * PAGE_SIZE;
 }
 
@@ -169,6 +176,7 @@ static void audit_chunk(struct lease *l, uint64_t page, unsigned count, struct l
 			if (s == PAGE_RESIDENT && !has) {
 				words[i] = drop(l, page + i, words[i], a);
 				word_record(lease_word(l, page + i), words[i]);
+				CRASH_POINT("audit.dropped");
 				unpaid++;
 			} else if (is_mapped(words[i]) && has) {
 				take_out(l, page + i, a);
@@ -179,6 +187,7 @@ static void audit_chunk(struct lease *l, uint64_t page, unsigned count, struct l
 				MOVES_BEGIN(&l->vm->stores);
 				words[i] = adopt(l, page + i, stored, a);
 				word_record(lease_word(l, page + i), words[i]);
+				CRASH_POINT("audit.adopted");
 				if (word_state(words[i]) == PAGE_RESIDENT)
 					vm_forget(l->vm, stored);
 				MOVES_END(&l->vm->stores);

@@ -1,15 +1,21 @@
 #include "mem/cache.h"
 
+#include "mem/inject.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define CLASS_BYTES	 16u
 #define CLEAN_WINDOW	 256u	/* of the oldest blocks, searched for the sparsest */
 #define CLEAN_DEAD_SHARE 16u	/* clean when more than 1/16 is dead */
 #define CAP_BLOCKS_MIN	 4u
+#define REF_CLASS_SHIFT	 40		/* of 48 bits: 16 TiB of cache, objects of up to 4 KiB */
+#define SEQ_MIDDLE	 (1ull << 63)
+#define SEQ_PAGE	 UINT32_MAX	/* the page of the object that holds it */
 
 enum block_state { BLOCK_EMPTY, BLOCK_DEAD, BLOCK_OPEN, BLOCK_SEALED, BLOCK_TAKEN };
 
@@ -19,6 +25,7 @@ struct block {
 	uint32_t prev, next;	/* log order, or a free list */
 	uint8_t state;
 	uint8_t written;	/* pages of it that the memfd holds */
+	bool ragged;		/* found with holes: nothing in it can be read */
 };
 
 struct cache {
@@ -33,6 +40,7 @@ struct cache {
 	uint32_t empty, dead;		/* free lists: not charged / charged */
 	uint32_t n_dead;
 	uint32_t open[2];		/* arrivals, survivors */
+	uint64_t next_seq, first_seq;	/* of the next block at the new end, of the last at the old end */
 	uint64_t held_blocks;		/* charged */
 	uint64_t live_bytes, live_objects;
 	uint64_t written_pages;
@@ -44,12 +52,46 @@ static uint32_t object_bytes(unsigned length)
 	return (uint32_t)(sizeof(struct cache_object) + length + CLASS_BYTES - 1) / CLASS_BYTES * CLASS_BYTES;
 }
 
+static uint64_t make_ref(uint64_t offset, uint32_t bytes)
+{
+	return offset / CLASS_BYTES | (uint64_t)(bytes / CLASS_BYTES) << REF_CLASS_SHIFT;
+}
+
+uint64_t cache_offset(uint64_t ref)
+{
+	return (ref & ((1ull << REF_CLASS_SHIFT) - 1)) * CLASS_BYTES;
+}
+
+static uint32_t ref_bytes(uint64_t ref)
+{
+	return (uint32_t)(ref >> REF_CLASS_SHIFT) * CLASS_BYTES;
+}
+
 uint64_t cache_object_bytes(const struct cache_object *o)
 {
 	return object_bytes(o->length);
 }
 
-int cache_new(struct cache **ret, struct arena *a, struct account *payer, uint64_t vm_size_bytes,
+static struct cache_object *seq_object(const struct cache *c, uint32_t b)
+{
+	return (struct cache_object *)(c->segment->addr + (uint64_t)b * CACHE_BLOCK_BYTES);
+}
+
+/* The pages that there are of each block: from its first on, unless it was being given back. */
+static void find_blocks(struct cache *c)
+{
+	uint64_t at = 0, to;
+
+	while (segment_next_data(c->segment, at, &at, &to))
+		for (; at < to; at += PAGE_SIZE) {
+			struct block *k = &c->blocks[at / CACHE_BLOCK_BYTES];
+
+			k->ragged = k->ragged || at % CACHE_BLOCK_BYTES / PAGE_SIZE != k->written;
+			k->written++;
+		}
+}
+
+int cache_new(struct cache **ret, struct arena *a, struct account *payer, struct kept_owner owner, uint64_t vm_size_bytes,
 	const struct mem_settings *settings, struct problem *p)
 {
 	struct cache *c = calloc(1, sizeof *c);
@@ -62,7 +104,7 @@ int cache_new(struct cache **ret, struct arena *a, struct account *payer, uint64
 	c->n_blocks = (uint32_t)(vm_size_bytes / CACHE_BLOCK_BYTES) + CAP_BLOCKS_MIN;
 	c->blocks = calloc(c->n_blocks, sizeof *c->blocks);
 	c->oldest = c->newest = c->empty = c->dead = c->open[0] = c->open[1] = CACHE_NO_BLOCK;
-	r = c->blocks ? segment_new(&c->segment, a, payer, SEGMENT_CACHE, (uint64_t)c->n_blocks * CACHE_BLOCK_BYTES, p)
+	r = c->blocks ? segment_new(&c->segment, a, payer, SEGMENT_CACHE, owner, "c", (uint64_t)c->n_blocks * CACHE_BLOCK_BYTES, p)
 		      : problem_errno(p, "cache");
 	if (r < 0) {
 		free(c->blocks);
@@ -70,6 +112,9 @@ int cache_new(struct cache **ret, struct arena *a, struct account *payer, uint64
 		return r;
 	}
 	pthread_mutex_init(&c->lock, NULL);
+	c->next_seq = c->first_seq = SEQ_MIDDLE;
+	if (c->segment->found)
+		find_blocks(c);
 	*ret = c;
 	return 0;
 }
@@ -169,6 +214,23 @@ static void seal(struct cache *c, unsigned which)
 		log_append(c, b);
 }
 
+/* Pages of the block are in the memfd up to here. */
+static void wrote_to(struct cache *c, struct block *k, uint32_t bytes)
+{
+	uint32_t pages = (bytes + (uint32_t)PAGE_SIZE - 1) >> PAGE_SHIFT;
+
+	if (pages > k->written) {
+		c->written_pages += pages - k->written;
+		k->written = (uint8_t)pages;
+	}
+	k->fill = bytes;
+}
+
+static void number_block(struct cache *c, uint32_t b, uint64_t seq)
+{
+	*seq_object(c, b) = (struct cache_object){ .checksum = seq, .page = SEQ_PAGE };
+}
+
 static int open_block(struct cache *c, unsigned which)
 {
 	uint32_t b;
@@ -188,6 +250,7 @@ static int open_block(struct cache *c, unsigned which)
 		r = segment_charge(c->segment, CACHE_BLOCK_PAGES, CHARGE_STORE);
 		if (r < 0)
 			return r;
+		CRASH_POINT("cache.block_charged");
 		if (b == c->empty)
 			pop(c, &c->empty);
 		else
@@ -196,7 +259,9 @@ static int open_block(struct cache *c, unsigned which)
 		c->held_blocks++;
 	}
 	c->blocks[b].state = BLOCK_OPEN;
-	c->blocks[b].live = c->blocks[b].fill = 0;
+	c->blocks[b].live = 0;
+	number_block(c, b, which ? --c->first_seq : c->next_seq++);
+	wrote_to(c, &c->blocks[b], object_bytes(0));
 	c->open[which] = b;
 	return 0;
 }
@@ -205,7 +270,7 @@ static int open_block(struct cache *c, unsigned which)
 
 static int put(struct cache *c, unsigned which, const struct cache_object *header, const void *data, uint64_t *ret_ref)
 {
-	uint32_t bytes = object_bytes(header->length), pages;
+	uint32_t bytes = object_bytes(header->length);
 	struct cache_object *o;
 	struct block *k;
 	uint64_t offset;
@@ -219,17 +284,14 @@ static int put(struct cache *c, unsigned which, const struct cache_object *heade
 		offset = (uint64_t)c->open[which] * CACHE_BLOCK_BYTES + k->fill;
 		o = (struct cache_object *)(c->segment->addr + offset);
 		*o = *header;
+		CRASH_POINT("cache.header");
 		memcpy(o->data, data, header->length);
-		k->fill += bytes;
+		CRASH_POINT("cache.put");
+		wrote_to(c, k, k->fill + bytes);
 		k->live += bytes;
-		pages = (k->fill + (uint32_t)PAGE_SIZE - 1) >> PAGE_SHIFT;
-		if (pages > k->written) {
-			c->written_pages += pages - k->written;
-			k->written = (uint8_t)pages;
-		}
 		c->live_bytes += bytes;
 		c->live_objects++;
-		*ret_ref = offset / CLASS_BYTES;
+		*ret_ref = make_ref(offset, bytes);
 	}
 	pthread_mutex_unlock(&c->lock);
 	return r;
@@ -247,16 +309,16 @@ int cache_put_survivor(struct cache *c, const struct cache_object *o, uint64_t *
 
 const struct cache_object *cache_look(const struct cache *c, uint64_t ref)
 {
-	return (const struct cache_object *)(c->segment->addr + ref * CLASS_BYTES);
+	return (const struct cache_object *)(c->segment->addr + cache_offset(ref));
 }
 
 uint64_t cache_stored_bytes(struct cache *c, uint64_t ref, uint32_t page)
 {
-	uint32_t b = (uint32_t)(ref * CLASS_BYTES / CACHE_BLOCK_BYTES);
+	uint32_t b = (uint32_t)(cache_offset(ref) / CACHE_BLOCK_BYTES);
 	uint64_t bytes = 0;
 
 	pthread_mutex_lock(&c->lock);
-	if (b < c->n_blocks && c->blocks[b].state >= BLOCK_OPEN && ref * CLASS_BYTES % CACHE_BLOCK_BYTES < c->blocks[b].fill &&
+	if (b < c->n_blocks && c->blocks[b].state >= BLOCK_OPEN && cache_offset(ref) % CACHE_BLOCK_BYTES < c->blocks[b].fill &&
 		cache_look(c, ref)->page == page)
 		bytes = object_bytes(cache_look(c, ref)->length);
 	pthread_mutex_unlock(&c->lock);
@@ -265,11 +327,11 @@ uint64_t cache_stored_bytes(struct cache *c, uint64_t ref, uint32_t page)
 
 void cache_drop(struct cache *c, uint64_t ref)
 {
-	uint32_t b = (uint32_t)(ref * CLASS_BYTES / CACHE_BLOCK_BYTES), bytes;
+	uint32_t b = (uint32_t)(cache_offset(ref) / CACHE_BLOCK_BYTES), bytes;
 	struct block *k = &c->blocks[b];
 
 	pthread_mutex_lock(&c->lock);
-	bytes = object_bytes(cache_look(c, ref)->length);
+	bytes = ref_bytes(ref);
 	assert(k->live >= bytes && c->live_objects);
 	k->live -= bytes;
 	c->live_bytes -= bytes;
@@ -279,6 +341,105 @@ void cache_drop(struct cache *c, uint64_t ref)
 		to_dead(c, b);
 	}
 	pthread_mutex_unlock(&c->lock);
+}
+
+/* ---- what was found ---- */
+
+bool cache_claim(struct cache *c, uint64_t ref)
+{
+	uint64_t b = cache_offset(ref) / CACHE_BLOCK_BYTES, at = cache_offset(ref) % CACHE_BLOCK_BYTES, bytes = ref_bytes(ref);
+	struct block *k;
+
+	if (b >= c->n_blocks || at < object_bytes(0) || bytes <= object_bytes(0) || bytes > object_bytes(CACHE_OBJECT_MAX))
+		return false;
+	k = &c->blocks[b];
+	if (k->ragged || at + bytes > k->written * PAGE_SIZE)
+		return false;
+	k->live += (uint32_t)bytes;
+	k->fill = at + bytes > k->fill ? (uint32_t)(at + bytes) : k->fill;
+	c->live_bytes += bytes;
+	c->live_objects++;
+	return true;
+}
+
+struct place {
+	uint64_t seq;
+	uint32_t block;
+};
+
+static int by_seq(const void *a, const void *b)
+{
+	const struct place *x = a, *y = b;
+
+	return x->seq != y->seq ? (x->seq > y->seq) - (x->seq < y->seq) : (x->block > y->block) - (x->block < y->block);
+}
+
+/* The order of the log is a guide to what was used least: where it cannot be had, any will do. */
+static void put_log_together(struct cache *c, uint32_t n)
+{
+	struct place *place = calloc(n, sizeof *place);
+	uint32_t at = 0;
+
+	for (uint32_t b = 0; b < c->n_blocks; b++) {
+		struct cache_object head;
+
+		if (!c->blocks[b].live)
+			continue;
+		c->blocks[b].state = BLOCK_SEALED;
+		if (!place) {
+			log_append(c, b);
+			continue;
+		}
+		/* by descriptor: that touches no page tables */
+		if (pread(c->segment->fd, &head, sizeof head, (off_t)((uint64_t)b * CACHE_BLOCK_BYTES)) != sizeof head)
+			head.checksum = SEQ_MIDDLE;
+		place[at++] = (struct place){ head.checksum, b };
+	}
+	if (!place)
+		return;
+	qsort(place, n, sizeof *place, by_seq);
+	for (uint32_t i = 0; i < n; i++)
+		log_append(c, place[i].block);
+	/* damage must not bring the numbers to an end */
+	if (place[n - 1].seq < UINT64_MAX / 4 * 3 && place[0].seq > UINT64_MAX / 4) {
+		c->next_seq = place[n - 1].seq + 1;
+		c->first_seq = place[0].seq;
+	}
+	free(place);
+}
+
+void cache_claimed(struct cache *c)
+{
+	uint32_t n = 0;
+
+	for (uint32_t b = 0; b < c->n_blocks; b++) {
+		struct block *k = &c->blocks[b];
+
+		if (!k->written)
+			continue;
+		c->used_blocks = b + 1;
+		if (k->live) {
+			segment_charge_found(c->segment, CACHE_BLOCK_PAGES);
+			c->written_pages += k->written;
+			c->held_blocks++;
+			n++;
+		} else {
+			segment_charge_found(c->segment, CACHE_BLOCK_PAGES);
+			if (segment_punch(c->segment, (uint64_t)b * CACHE_BLOCK_BYTES, CACHE_BLOCK_BYTES, CACHE_BLOCK_PAGES) < 0) {
+				/* as after any punch that fails: cache_trim tries again */
+				c->written_pages += k->written;
+				c->held_blocks++;
+				to_dead(c, b);
+				continue;
+			}
+			k->written = 0;
+		}
+	}
+	for (uint32_t b = c->used_blocks; b-- > 0;)
+		if (!c->blocks[b].written)
+			push(c, &c->empty, b);
+	if (n)
+		put_log_together(c, n);
 }
 
 /* ---- upkeep ---- */
@@ -321,6 +482,7 @@ void cache_trim(struct cache *c, unsigned keep)
 		pthread_mutex_unlock(&c->lock);
 		if (b == CACHE_NO_BLOCK)
 			return;
+		CRASH_POINT("cache_trim.taken");
 		/* ours alone: in no list; the punch is done outside the lock */
 		if (segment_punch(c->segment, (uint64_t)b * CACHE_BLOCK_BYTES, CACHE_BLOCK_BYTES, CACHE_BLOCK_PAGES) < 0) {
 			pthread_mutex_lock(&c->lock);
@@ -329,6 +491,7 @@ void cache_trim(struct cache *c, unsigned keep)
 			pthread_mutex_unlock(&c->lock);
 			return;
 		}
+		CRASH_POINT("cache_trim.punched");
 		pthread_mutex_lock(&c->lock);
 		c->trimming_pages -= c->blocks[b].written;
 		c->written_pages -= c->blocks[b].written;
@@ -381,13 +544,18 @@ uint32_t cache_take_sparsest(struct cache *c)
 
 bool cache_next_object(const struct cache *c, uint32_t block, uint32_t *cursor, uint64_t *ret_ref)
 {
-	uint64_t offset = (uint64_t)block * CACHE_BLOCK_BYTES + *cursor;
+	uint64_t offset;
+	uint32_t bytes;
 
+	/* the first is nobody's */
+	*cursor = *cursor ? *cursor : object_bytes(0);
+	offset = (uint64_t)block * CACHE_BLOCK_BYTES + *cursor;
 	/* taken: nobody appends to it, so fill does not move */
 	if (*cursor >= c->blocks[block].fill)
 		return false;
-	*ret_ref = offset / CLASS_BYTES;
-	*cursor += object_bytes(cache_look(c, *ret_ref)->length);
+	bytes = object_bytes(((const struct cache_object *)(c->segment->addr + offset))->length);
+	*ret_ref = make_ref(offset, bytes);
+	*cursor += bytes;
 	return true;
 }
 
@@ -398,6 +566,7 @@ void cache_end_block(struct cache *c, uint32_t block)
 		to_dead(c, block);
 	} else {
 		c->blocks[block].state = BLOCK_SEALED;
+		number_block(c, block, c->next_seq++);
 		log_append(c, block); /* what is left was busy: look at it again later, not at once */
 	}
 	pthread_mutex_unlock(&c->lock);

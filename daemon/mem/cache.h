@@ -8,15 +8,18 @@
  * charged when it is opened.  Objects are a 16-byte header and the compressed bytes, in size classes of 16
  * bytes (8 bytes of rounding on average, against 32 with classes of 64).
  *
- *	block:  | hdr data | hdr data | dead | hdr data | ...    |  objects never cross a block
+ *	block:  | seq | hdr data | hdr data | dead | hdr data | ...    |  objects never cross a block
  *
  * Taking an object out leaves a dead hole; a block without live objects is reused or given back.  When more than
  * 6 % of the cache is dead, the sparsest of the oldest blocks is cleaned: its live objects are moved to a block
  * of survivors.  When the cache is at its cap, the oldest block is written back to the swap file.  Both are done by
  * the evictor (store.c), which holds the pages' locks; this file moves no page and reads no word.
  *
- * A reference is the object's offset / 16.  An object is live if and only if its page's word says so:
- * the counts here can be rebuilt from the page maps.
+ * A reference is the object's offset / 16, and what it takes, / 16, above that: so that counts can be rebuilt from
+ * the page maps without looking at a single object.  An object is live if and only if its page's word says so:
+ * the first object of a block is nobody's: its checksum is the
+ * block's place in the log (seq).  Objects are written one after the other and referred to when they are whole, so
+ * up to the end of the last one that a word refers to a block that was found is what it was.
  *
  * Threads: any; one mutex, held for a copy of at most 3 KiB, never over a system call but the charge of a
  * block.  Reading an object needs no lock: whoever holds its page's word keeps it in place. */
@@ -53,13 +56,20 @@ struct cache_numbers {
 	uint64_t blocks_frames, charged_frames;
 };
 
-int cache_new(struct cache **ret, struct arena *a, struct account *payer, uint64_t vm_size_bytes,
+/* Kept for the owner.  If it was found: its blocks are there, and hold nothing until it is claimed. */
+int cache_new(struct cache **ret, struct arena *a, struct account *payer, struct kept_owner owner, uint64_t vm_size_bytes,
 	const struct mem_settings *settings, struct problem *p);
+/* A word that was found refers to this object.  false: it is not there.  (Whether it is this page's is found when it is read.) */
+bool cache_claim(struct cache *c, uint64_t ref);
+/* All claims have been made: the log is put together, what nobody claimed goes back. */
+void cache_claimed(struct cache *c);
 void cache_free(struct cache *c);
 
 /* 0; -ENOSPC: at its cap; -ENOMEM: the arena is full. */
 int cache_put(struct cache *c, const struct cache_object *header, const void *data, uint64_t *ret_ref);
 const struct cache_object *cache_look(const struct cache *c, uint64_t ref);
+/* Where it is, in bytes. */
+uint64_t cache_offset(uint64_t ref);
 /* What an object takes, header and rounding included. */
 uint64_t cache_object_bytes(const struct cache_object *o);
 /* The same for a page whose word the caller does not hold; 0 if it is not there any more. */

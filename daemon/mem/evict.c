@@ -73,6 +73,7 @@ uint64_t batch_protect(struct lease *l, const struct batch *b)
 
 	if (inject.twin_no_protect)
 		return all;
+	lease_hold_begin(l, HOLD_WORKER);
 	foreach_span(s, b, all) {
 		if (uffd_protect(l->uffd, lease_client_address(l, b->page[s.from]), s.count * PAGE_SIZE) == 0) {
 			ok |= span_mask(s);
@@ -85,6 +86,7 @@ uint64_t batch_protect(struct lease *l, const struct batch *b)
 				ok |= 1ull << i;
 		}
 	}
+	lease_hold_end(l, HOLD_WORKER);
 	if (ok != all)
 		COUNT(l->vm, protect_refused, 1);
 	return ok;
@@ -94,12 +96,14 @@ void batch_unprotect(struct lease *l, const struct batch *b, uint64_t mask)
 {
 	if (inject.twin_no_protect)
 		return;
+	lease_hold_begin(l, HOLD_WORKER);
 	foreach_span(s, b, mask) {
 		if (uffd_unprotect(l->uffd, lease_client_address(l, b->page[s.from]), s.count * PAGE_SIZE) == 0)
 			continue;
 		for (unsigned i = s.from; i < s.from + s.count; i++)
 			uffd_unprotect(l->uffd, lease_client_address(l, b->page[i]), PAGE_SIZE);
 	}
+	lease_hold_end(l, HOLD_WORKER);
 }
 
 uint64_t batch_copy_out(struct lease *l, const struct batch *b, uint8_t *buf, uint64_t mask)
@@ -172,6 +176,7 @@ uint64_t batch_punch(struct lease *l, const struct batch *b, uint64_t mask, cons
 	/* Our own page tables at once: each punch would have to tell all processors that threads of ours run on. */
 	if (many && b->page[b->count - 1] - b->page[0] < SPREAD_MAX)
 		madvise(l->own + b->page[0] * PAGE_SIZE, (b->page[b->count - 1] + 1 - b->page[0]) * PAGE_SIZE, MADV_DONTNEED);
+	lease_hold_begin(l, HOLD_WORKER);
 	/* what it really did is looked up afterwards, also after an error */
 	foreach_span(s, b, mask)
 		(void)fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(b->page[s.from] * PAGE_SIZE),
@@ -194,6 +199,7 @@ uint64_t batch_punch(struct lease *l, const struct batch *b, uint64_t mask, cons
 				COUNT(l->vm, foreign_pages, 1);
 		}
 	}
+	lease_hold_end(l, HOLD_WORKER);
 	return ok;
 }
 
@@ -202,6 +208,7 @@ void batch_unlock_and_wake(struct lease *l, const struct batch *b, uint64_t mask
 	for (unsigned i = 0; i < b->count; i++)
 		if (mask >> i & 1)
 			word_unlock(lease_word(l, b->page[i]), words[i]);
+	CRASH_POINT("batch.unlocked");
 	/* who waits for a page in between is woken in vain, and faults again */
 	if (spans_of(b, mask) > FEW_SPANS)
 		lease_wake(l, b->page[0], b->page[b->count - 1] + 1 - b->page[0]);
@@ -223,8 +230,11 @@ unsigned evict_batch(struct lease *l, struct bench *bench, struct batch *b)
 			share_dirtied(l, b->page[i], false);
 			b->before[i] &= ~WORD_CLEAN;
 		}
+	CRASH_POINT("evict.locked");
 	prot = batch_protect(l, b);
+	CRASH_POINT("evict.protected");
 	have = batch_copy_out(l, b, bench->buf, prot);
+	CRASH_POINT("evict.copied");
 	for (unsigned i = 0; i < b->count; i++) {
 		uint8_t *content = bench->buf + i * PAGE_SIZE;
 
@@ -243,11 +253,14 @@ unsigned evict_batch(struct lease *l, struct bench *bench, struct batch *b)
 		}
 	}
 	swap = store_swap(&vm->stores, bench->buf, swap, words);
+	CRASH_POINT("evict.stored");
 	out = zero | shared | stored | swap;
 	for (unsigned i = 0; i < b->count; i++)
 		if (out >> i & 1)
 			word_record(lease_word(l, b->page[i]), words[i] | WORD_MOVING);
+	CRASH_POINT("evict.recorded");
 	have = batch_punch(l, b, out, bench->buf);
+	CRASH_POINT("evict.punched");
 	for (unsigned i = 0; i < b->count; i++) {
 		if (have >> i & 1) {
 			ledger_move(l, b->page[i], b->before[i], word_state(words[i]));
@@ -262,8 +275,11 @@ unsigned evict_batch(struct lease *l, struct bench *bench, struct batch *b)
 		}
 	}
 	atomic_fetch_add(&vm->cold_pages, (uint64_t)__builtin_popcountll(have & shared));
+	CRASH_POINT("evict.settled");
 	batch_unprotect(l, b, prot);
+	CRASH_POINT("evict.unprotected");
 	batch_unlock_and_wake(l, b, all, words);
+	CRASH_POINT("evict.woken");
 	MOVES_END(&vm->stores);
 	n = (unsigned)__builtin_popcountll(have);
 	segment_uncharge(l->memory, n);
@@ -292,7 +308,9 @@ unsigned discard_batch(struct lease *l, struct batch *b)
 			word_record(lease_word(l, b->page[i]), words[i] | WORD_MOVING);
 		}
 	}
+	CRASH_POINT("discard.recorded");
 	holes = batch_punch(l, b, resident, NULL);
+	CRASH_POINT("discard.punched");
 	for (unsigned i = 0; i < b->count; i++) {
 		if (is_mapped(b->before[i]))
 			continue;
@@ -306,8 +324,10 @@ unsigned discard_batch(struct lease *l, struct batch *b)
 		changed += word_state(b->before[i]) != PAGE_ZERO;
 		ledger_move(l, b->page[i], b->before[i], PAGE_ZERO);
 		word_record(lease_word(l, b->page[i]), words[i]);
+		CRASH_POINT("discard.settled");
 		vm_forget(vm, b->before[i]);
 	}
+	CRASH_POINT("discard.forgotten");
 	batch_unlock_and_wake(l, b, full_mask(b->count), words);
 	MOVES_END(&vm->stores);
 	segment_uncharge(l->memory, (uint64_t)__builtin_popcountll(holes));

@@ -22,6 +22,7 @@
 #include "mem/vm_impl.h"
 
 #include "base/clock.h"
+#include "mem/inject.h"
 #include "mem/uffd.h"
 
 #include <errno.h>
@@ -94,6 +95,7 @@ static int charge_pool_or_wait(struct lease *l, uint64_t w, bool *ret_charged)
 	*ret_charged = false;
 	while (pool_needs_frame(pool, word_ref(w))) {
 		if (pool_charge(pool) == 0) {
+			CRASH_POINT("fault.pool_charged");
 			*ret_charged = true;
 			return 0;
 		}
@@ -167,7 +169,7 @@ static void missing(struct lease *l, struct bench *b, uint64_t page, uint64_t be
 	enum fault_cause cause;
 	struct stream *s;
 	unsigned window, n;
-	bool charged;
+	bool charged, poisoned;
 
 	/* words of a block that was never written need its charge first */
 	while (page_map_touch(&l->map, page) < 0) {
@@ -184,6 +186,7 @@ static void missing(struct lease *l, struct bench *b, uint64_t page, uint64_t be
 	charged = !(before[0] & WORD_BUSY) && needs_frame(before[0]);
 	if (charged && charge_or_wait(l) < 0)
 		return;
+	CRASH_POINT("fault.charged");
 	/* The word may have changed since: what counts is what the lock finds. */
 	if ((before[0] & WORD_BUSY) || !word_lock(lease_word(l, page), &before[0])) {
 		segment_uncharge(l->memory, charged);
@@ -203,7 +206,10 @@ static void missing(struct lease *l, struct bench *b, uint64_t page, uint64_t be
 		return;
 	case PAGE_LOST:
 		/* without UFFDIO_POISON the access stays blocked: never zeros */
-		if (uffd_poison(l->uffd, client, PAGE_SIZE) == 0) {
+		lease_hold_begin(l, HOLD_FAULT);
+		poisoned = uffd_poison(l->uffd, client, PAGE_SIZE) == 0;
+		lease_hold_end(l, HOLD_FAULT);
+		if (poisoned) {
 			word_unlock(lease_word(l, page), before[0]);
 			lease_wake(l, page, 1);
 		} else {
@@ -245,6 +251,7 @@ static void missing(struct lease *l, struct bench *b, uint64_t page, uint64_t be
 			break;
 		}
 	}
+	CRASH_POINT("fault.locked");
 	n = fill_run(l, b, page, n, before, true);
 	s->next = page + (n ? n : 1);
 	if (n > 1)
@@ -277,6 +284,7 @@ static void break_page(struct lease *l, struct bench *b, uint64_t page, uint64_t
 	}
 	if (word_lock(lease_word(l, page), &before)) {
 		if (maps_same(seen, before)) {
+			CRASH_POINT("break.locked");
 			share_break(l, b, page, before, pool_charged);
 			began_ns = now_ns() - began_ns;
 			histogram_add(&vm->latency[FAULT_BREAK], began_ns);
@@ -315,9 +323,14 @@ static void protected_write(struct lease *l, struct bench *b, uint64_t page, uin
 		before &= ~WORD_CLEAN;
 	}
 	/* it was shared since we looked: the access comes again */
-	if (word_state(before) != PAGE_SHARED || !is_mapped(before))
+	if (word_state(before) != PAGE_SHARED || !is_mapped(before)) {
+		lease_hold_begin(l, HOLD_FAULT);
 		uffd_unprotect(l->uffd, lease_client_address(l, page), PAGE_SIZE);
+		lease_hold_end(l, HOLD_FAULT);
+	}
+	CRASH_POINT("write.unprotected");
 	word_unlock(lease_word(l, page), before);
+	CRASH_POINT("write.unlocked");
 	lease_wake(l, page, 1);
 	histogram_add(&vm->latency[FAULT_PROTECTED], now_ns() - began_ns);
 }
@@ -344,10 +357,12 @@ void *fault_main(void *arg)
 		page = (f.address - l->address) >> PAGE_SHIFT;
 		if (f.address < l->address || page >= l->pages)
 			continue; /* the client registered something else: nobody's business but its own */
+		atomic_store_explicit(&l->serving_ns, began_ns, memory_order_relaxed);
 		if (f.missing)
 			missing(l, &b, page, began_ns);
 		else
 			protected_write(l, &b, page, began_ns);
+		atomic_store_explicit(&l->serving_ns, 0, memory_order_relaxed);
 	}
 	bench_fini(&b);
 	atomic_store(&l->fault_ended, true);

@@ -27,6 +27,7 @@
  * write protection, and on a page that an eviction has just protected that would lose a write. */
 #include "mem/vm_impl.h"
 
+#include "mem/inject.h"
 #include "mem/uffd.h"
 
 #include <errno.h>
@@ -44,6 +45,7 @@ int own_map(struct lease *l)
 	 * page tables, which would cost 0.2 % of all that was ever filled */
 	if (l->own)
 		madvise(l->own, bytes, MADV_DONTNEED);
+	CRASH_POINT("own.zapped");
 	m = mmap(l->own, bytes, PROT_READ | PROT_WRITE, flags, l->memory->fd, 0);
 	if (m == MAP_FAILED)
 		return -errno;
@@ -53,6 +55,7 @@ int own_map(struct lease *l)
 	madvise(m, bytes, MADV_DONTDUMP);
 	madvise(m, bytes, MADV_DONTFORK);
 	atomic_store(&l->own_filled, 0);
+	CRASH_POINT("own.mapped");
 	/* until this is done a fill gets ENOENT, and tries again */
 	return uffd_register_missing(l->own_uffd, (uint64_t)m, bytes);
 }
@@ -61,11 +64,18 @@ int own_map(struct lease *l)
 static void lose(struct lease *l, uint64_t page, uint64_t before, const char *why)
 {
 	struct vm *vm = l->vm;
-	int r = uffd_poison(l->uffd, lease_client_address(l, page), PAGE_SIZE);
-	bool cannot = r == -EINVAL || r == -ENOTTY;
+	bool cannot;
+	int r;
 
+	lease_hold_begin(l, HOLD_FAULT);
+	r = uffd_poison(l->uffd, lease_client_address(l, page), PAGE_SIZE);
+	lease_hold_end(l, HOLD_FAULT);
+	cannot = r == -EINVAL || r == -ENOTTY;
+
+	CRASH_POINT("lose.poisoned");
 	ledger_move(l, page, before, PAGE_LOST);
 	word_unlock(lease_word(l, page), word_make(PAGE_LOST, 0) | (before & WORD_PIN_MASK));
+	CRASH_POINT("lose.unlocked");
 	vm_forget(vm, before);
 	vm_set_trouble(vm, false, "guest page %#llx is lost (%s); whoever touches it %s",
 		(unsigned long long)(l->gpa + page * PAGE_SIZE), why,
@@ -154,20 +164,30 @@ static void settle_run(struct lease *l, uint64_t page, unsigned count, const uin
 		if (from != PAGE_ZERO)
 			now |= 1ull << WORD_USE_SHIFT;
 		word_record(lease_word(l, page + i), now);
+		CRASH_POINT("fill.settled");
 		vm_forget(l->vm, before[i]);
 	}
+	CRASH_POINT("fill.forgotten");
 	if (from == PAGE_SWAPPED)
 		COUNT(l->vm, swap_in_pages, count);
 	if (from != PAGE_ZERO)
 		COUNT(l->vm, refault_pages, count);
 	MOVES_END(&l->vm->stores);
-	if (count > 1 || from == PAGE_SWAPPED)
+	if (count > 1 || from == PAGE_SWAPPED) {
+		/* it is the worker that brings in what no guest waits for */
+		enum holder h = guest_waits ? HOLD_FAULT : HOLD_WORKER;
+
+		lease_hold_begin(l, h);
 		uffd_continue(l->uffd, lease_client_address(l, page), count * PAGE_SIZE, &mapped);
+		lease_hold_end(l, h);
+	}
+	CRASH_POINT("fill.continued");
 	for (unsigned i = 0; i < count; i++) {
 		word *w = lease_word(l, page + i);
 
 		word_unlock(w, atomic_load_explicit(w, memory_order_relaxed));
 	}
+	CRASH_POINT("fill.unlocked");
 	if (guest_waits && mapped == count * PAGE_SIZE)
 		lease_end_waits(l, page, count);
 	else
@@ -203,9 +223,12 @@ unsigned fill_run(struct lease *l, struct bench *b, uint64_t page, unsigned coun
 	MOVES_BEGIN(&vm->stores);
 	for (unsigned i = 0; i < count; i++)
 		word_record(lease_word(l, page + i), before[i] | WORD_MOVING);
+	CRASH_POINT("fill.recorded");
 	have = fetch(l, b, page, count, before, guest_waits, &error);
+	CRASH_POINT("fill.fetched");
 	if (have)
 		have = put_frames(l, b, page, have, word_state(before[0]) == PAGE_ZERO, &foreign);
+	CRASH_POINT("fill.put");
 	if (foreign)
 		COUNT(vm, foreign_pages, (uint64_t)__builtin_popcountll(foreign));
 	filled = atomic_fetch_add(&l->own_filled, have);
@@ -227,6 +250,7 @@ void fill_discarded(struct lease *l, uint64_t page, uint64_t before)
 	/* The frame of this page is charged in either case: the client punched it, or it is there and the event
 	 * was late.  A zero page that meets data changes nothing. */
 	put_frames(l, NULL, page, 1, true, &foreign);
+	CRASH_POINT("discarded.put");
 	if (!foreign)
 		COUNT(l->vm, faults_discarded, 1);
 	if (before & WORD_CLEAN) {
@@ -235,5 +259,6 @@ void fill_discarded(struct lease *l, uint64_t page, uint64_t before)
 		before &= ~WORD_CLEAN;
 	}
 	word_unlock(lease_word(l, page), before);
+	CRASH_POINT("discarded.unlocked");
 	lease_wake(l, page, 1);
 }

@@ -1,13 +1,31 @@
 #include "mem/inject.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 struct inject inject;
+
+/* The linker's names for the ends of the section that CRASH_POINT fills. */
+extern struct crash_point __start_crash_points[] __attribute__((weak)), __stop_crash_points[] __attribute__((weak));
+
+#define LIST_LINE 48	/* "%-36s %10llu\n" */
+
+_Atomic bool crash_armed;
+static struct {
+	pthread_mutex_t lock;
+	char name[64];		/* "": not to die */
+	uint64_t n;
+	int list;		/* -1: none is kept */
+} crash = { .lock = PTHREAD_MUTEX_INITIALIZER, .list = -1 };
 
 static int apply(const char *word)
 {
@@ -25,6 +43,8 @@ static int apply(const char *word)
 		inject.twin_home_from_pool = true;
 	else if (!strcmp(word, "break_unheld"))
 		inject.twin_break_unheld = true;
+	else if (!strcmp(word, "restart_unasked"))
+		inject.twin_restart_unasked = true;
 	else if (!strcmp(word, "swap_write:EIO"))
 		inject.swap_write_errno = EIO;
 	else if (!strcmp(word, "swap_write:ENOSPC"))
@@ -33,12 +53,126 @@ static int apply(const char *word)
 		inject.swap_read_errno = EIO;
 	else if (!strcmp(word, "swap_corrupt"))
 		inject.swap_corrupt = true;
+	else if (!strcmp(word, "low_host"))
+		inject.low_host = true;
 	else if (!strcmp(word, "cache_corrupt"))
 		inject.cache_corrupt = true;
+	else if (!strncmp(word, "hang_control:", 13))
+		inject.hang_control_ns = now_ns() + strtoull(word + 13, NULL, 10) * NS_PER_S;
+	else if (!strncmp(word, "hang_reclaim:", 13))
+		inject.hang_reclaim_ns = now_ns() + strtoull(word + 13, NULL, 10) * NS_PER_S;
+	else if (!strcmp(word, "hasty"))
+		inject.hasty = true;
 	else
 		return -EINVAL;
 	log_warning("TEST SWITCH %s is on: this daemon breaks its promises", word);
 	return 0;
+}
+
+/* ---- crash points ---- */
+
+static void write_line(const struct crash_point *p)
+{
+	char line[LIST_LINE + 1];
+
+	snprintf(line, sizeof line, "%-36.36s %10llu\n", p->name, (unsigned long long)p->passed);
+	if (pwrite(crash.list, line, LIST_LINE, (p - __start_crash_points) * LIST_LINE) != LIST_LINE)
+		_exit(1); /* a test that counts wrong is worse than none */
+}
+
+void crash_pass(struct crash_point *p)
+{
+	pthread_mutex_lock(&crash.lock);
+	p->passed++;
+	if (crash.list >= 0)
+		write_line(p);
+	if (p->passed == crash.n && !strcmp(p->name, crash.name)) {
+		kill(getpid(), SIGKILL);
+		for (;;)
+			pause();
+	}
+	pthread_mutex_unlock(&crash.lock);
+}
+
+/* The first line of the file, and the file without it. */
+static int take_line(const char *path, char *ret, size_t size)
+{
+	char text[4096], *end;
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+
+	if (n < 0) {
+		if (fd >= 0)
+			close(fd);
+		return -errno;
+	}
+	text[n] = 0;
+	end = strchrnul(text, '\n');
+	snprintf(ret, size, "%.*s", (int)(end - text), text);
+	end += *end == '\n';
+	n -= end - text;
+	if (ftruncate(fd, 0) < 0 || pwrite(fd, end, (size_t)n, 0) != n)
+		n = -1;
+	close(fd);
+	return n < 0 ? -EIO : 0;
+}
+
+static int arm_crash(const char *value)
+{
+	char word[sizeof crash.name + 24], *colon;
+	bool known = false;
+
+	if (value[0] == '@') {
+		int r = take_line(value + 1, word, sizeof word);
+
+		if (r < 0) {
+			log_error("MEMCTLD_CRASH: %s: %s", value + 1, strerror(-r));
+			return r;
+		}
+	} else {
+		snprintf(word, sizeof word, "%s", getenv("LISTEN_FDS") ? "" : value);
+	}
+	if (!*word)
+		return 0;
+	colon = strrchr(word, ':');
+	crash.n = colon ? strtoull(colon + 1, NULL, 10) : 1;
+	if (colon)
+		*colon = 0;
+	for (struct crash_point *p = __start_crash_points; p < __stop_crash_points; p++)
+		known |= !strcmp(p->name, word);
+	if (!known) {
+		log_error("MEMCTLD_CRASH: there is no point \"%s\"", word);
+		return -EINVAL;
+	}
+	snprintf(crash.name, sizeof crash.name, "%.63s", word);
+	atomic_store(&crash_armed, true);
+	log_warning("TEST SWITCH: this daemon dies at %s, passage %llu", crash.name, (unsigned long long)crash.n);
+	return 0;
+}
+
+static int begin_list(const char *base)
+{
+	char path[4096];
+
+	for (unsigned life = 1; crash.list < 0; life++) {
+		snprintf(path, sizeof path, "%s.%u", base, life);
+		crash.list = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+		if (crash.list < 0 && errno != EEXIST) {
+			log_error("MEMCTLD_CRASH_LIST: %s: %s", path, strerror(errno));
+			return -EINVAL;
+		}
+	}
+	for (struct crash_point *p = __start_crash_points; p < __stop_crash_points; p++)
+		write_line(p);
+	atomic_store(&crash_armed, true);
+	return 0;
+}
+
+void inject_hang(uint64_t at_ns)
+{
+	if (at_ns && now_ns() >= at_ns)
+		for (;;)
+			pause();
 }
 
 int inject_from_environment(void)
@@ -59,5 +193,7 @@ int inject_from_environment(void)
 			}
 		}
 	}
-	return 0;
+	if (getenv("MEMCTLD_CRASH_LIST") && begin_list(getenv("MEMCTLD_CRASH_LIST")) < 0)
+		return -EINVAL;
+	return getenv("MEMCTLD_CRASH") ? arm_crash(getenv("MEMCTLD_CRASH")) : 0;
 }

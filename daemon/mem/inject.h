@@ -8,12 +8,25 @@
  *	share_unverified	believe that no page was written before it was protected: private copies nobody is charged for
  *	home_from_pool	bring home what the pool has instead of what the client sees: with share_unverified, words are lost
  *	break_unheld	let go of the pool's page when it breaks, before the kernel has copied it
+ *	restart_unasked	believe after a restart what words say of pages whose order nobody has answered: writes are lost
  * MEMCTLD_INJECT=fault[,fault]: errors of the world:
  *	swap_write:EIO, swap_write:ENOSPC, swap_read:EIO	the system call fails
- *	swap_corrupt, cache_corrupt	a stored page is damaged before it is read back */
+ *	low_host	the host has no memory for a VM that leaves
+ *	swap_corrupt, cache_corrupt	a stored page is damaged before it is read back
+ *	hang_control:S, hang_reclaim:S	the thread stands still when the watchdog looks S seconds after start, or later
+ *	hasty	no error: what is done now and then is done at once, so that a script says when.  The scan has its turns every
+ *		few milliseconds, and the advice dont_need evicts the pages, and the pool's frames if there are mapped ones among them
+ * MEMCTLD_CRASH: death at one instant, to see what the next daemon makes of it:
+ *	POINT or POINT:N	SIGKILL at the N-th passage of that point, in the daemon that found nothing to resume
+ *	@FILE			the same for each life in turn: a daemon takes the first line out of the file, whatever it
+ *				resumes; a line that is empty, or none: no death
+ * MEMCTLD_CRASH_LIST=FILE: how often each point was passed, kept in FILE.1, FILE.2, ... of this life and the next ones:
+ *	lines "POINT COUNT" for all points there are, up to date even after a SIGKILL */
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 struct inject {
 	bool twin_no_protect;
@@ -23,12 +36,34 @@ struct inject {
 	bool twin_share_unverified;
 	bool twin_home_from_pool;
 	bool twin_break_unheld;
+	bool twin_restart_unasked;
 	int swap_write_errno;
 	int swap_read_errno;
 	bool swap_corrupt;
+	bool low_host;
 	bool cache_corrupt;
+	uint64_t hang_control_ns, hang_reclaim_ns;	/* from then on; 0: never */
+	bool hasty;
 };
 extern struct inject inject;
 
 /* At start, before threads.  -EINVAL and a line in the log for a word that is not known. */
 int inject_from_environment(void);
+
+/* For ever, if it is time. */
+void inject_hang(uint64_t at_ns);
+
+/* A place between two steps where a death must cost nothing, named AREA.STEP after the step that was made last. */
+struct crash_point {
+	const char *name;
+	uint64_t passed;	/* while armed, under a lock of inject.c */
+};
+extern _Atomic bool crash_armed;
+void crash_pass(struct crash_point *p);
+
+#define CRASH_POINT(text)                                                                                                  \
+	do {                                                                                                               \
+		static struct crash_point here_ __attribute__((section("crash_points"), used)) = { text, 0 };                 \
+		if (atomic_load_explicit(&crash_armed, memory_order_relaxed))                                                 \
+			crash_pass(&here_);                                                                                   \
+	} while (0)

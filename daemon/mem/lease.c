@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/peak.h"
+#include "mem/inject.h"
 #include "mem/uffd.h"
 
 #include <assert.h>
@@ -16,7 +17,6 @@
 
 #define STACK_BYTES  (256u << 10)
 #define END_SIGNAL   SIGUSR2
-#define LEASE_ID_MAX 65535u
 
 const char *const page_state_names[] = {
 	[PAGE_ZERO] = "zero", [PAGE_RESIDENT] = "resident", [PAGE_SHARED] = "shared", [PAGE_BREAKING] = "breaking",
@@ -204,22 +204,17 @@ static uint32_t free_id(struct vm *vm)
 	return id;
 }
 
-int lease_new(struct lease **ret, struct vm *vm, uint64_t gpa, uint64_t size_bytes, struct problem *p)
+/* A lease without a thread, in no list. */
+static int make(struct lease **ret, struct vm *vm, struct kept_owner owner, uint32_t id, uint64_t gpa, uint64_t pages, struct problem *p)
 {
+	struct lease *l = calloc(1, sizeof *l);
 	pthread_condattr_t attr;
-	struct lease *l;
-	int r = check_region(vm, gpa, size_bytes, p);
+	char part[12];
+	int r;
 
-	if (r < 0)
-		return r;
-	if (vm->stopping)
-		return problem_set(p, EBUSY, PROBLEM_BAD_STATE, 0, 0, "the VM is ending");
-	l = calloc(1, sizeof *l);
 	if (!l)
 		return problem_errno(p, "lease");
-	*l = (struct lease){ .vm = vm, .gpa = gpa, .pages = size_bytes / PAGE_SIZE, .uffd = -1, .own_uffd = -1 };
-	/* Its worker runs from now on: whatever is done to the client's memory, also to take it back from a client
-	 * that never activates it, may wait for the client. */
+	*l = (struct lease){ .vm = vm, .id = id, .gpa = gpa, .pages = pages, .uffd = -1, .own_uffd = -1 };
 	l->jobs_tail = &l->jobs;
 	list_init(&l->link);
 	pthread_mutex_init(&l->jobs_lock, NULL);
@@ -228,36 +223,105 @@ int lease_new(struct lease **ret, struct vm *vm, uint64_t gpa, uint64_t size_byt
 	pthread_cond_init(&l->jobs_cond, &attr);
 	pthread_condattr_destroy(&attr);
 	pthread_mutex_init(&l->ledger_lock, NULL);
-	l->id = free_id(vm);
-	if (l->id > LEASE_ID_MAX) {
-		r = problem_set(p, ENOSPC, PROBLEM_LIMIT_REACHED, l->id, LEASE_ID_MAX, "too many leases");
-		goto fail;
+	snprintf(part, sizeof part, "%um", id);
+	r = segment_new(&l->memory, vm->arena, &vm->account, SEGMENT_LEASE, owner, part, pages * PAGE_SIZE, p);
+	CRASH_POINT("lease_new.memory");
+	snprintf(part, sizeof part, "%up", id);
+	if (r == 0)
+		r = page_map_init(&l->map, vm->arena, &vm->account, owner, part, pages, p);
+	CRASH_POINT("lease_new.map");
+	if (r < 0) {
+		lease_free(l);
+		return r;
 	}
-	r = segment_new(&l->memory, vm->arena, &vm->account, SEGMENT_LEASE, size_bytes, p);
-	if (r < 0)
-		goto fail;
-	r = page_map_init(&l->map, vm->arena, &vm->account, l->pages, p);
-	if (r < 0)
-		goto fail;
-	l->count[PAGE_ZERO] = l->pages;
-	atomic_fetch_add(&vm->pages[PAGE_ZERO], l->pages);
-	r = start_thread(&l->worker, worker_main, l, "worker");
+	snprintf(part, sizeof part, "%uu", id);
+	kept_tag(l->uffd_tag, owner, part);
+	*ret = l;
+	return 0;
+}
+
+static void list_lease(struct lease *l)
+{
+	struct vm *vm = l->vm;
+
+	pthread_mutex_lock(&vm->lock);
+	vm->leased_pages += l->pages;
+	list_append(&vm->leases, &l->link);
+	pthread_mutex_unlock(&vm->lock);
+}
+
+/* Its worker runs from its first moment: whatever is done to the client's memory, also to take it back from a client that never
+ * activates it, may wait for the client. */
+static int start_worker(struct lease *l, struct problem *p)
+{
+	struct vm *vm = l->vm;
+	int r = start_thread(&l->worker, worker_main, l, "worker");
+
 	if (r < 0) {
 		errno = -r;
-		r = problem_errno(p, "cannot start a thread");
-		goto fail;
+		return problem_errno(p, "cannot start a thread");
 	}
 	l->has_worker = true;
 	pthread_mutex_lock(&vm->lock);
 	vm->live_workers++;
-	vm->leased_pages += l->pages;
-	list_append(&vm->leases, &l->link);
 	pthread_mutex_unlock(&vm->lock);
+	return 0;
+}
+
+int lease_new(struct lease **ret, struct vm *vm, uint64_t gpa, uint64_t size_bytes, struct problem *p)
+{
+	struct kept_owner owner = { .kind = vm->owner.kind, .number = vm->owner.number };
+	uint32_t id = free_id(vm);
+	struct lease *l;
+	int r = check_region(vm, gpa, size_bytes, p);
+
+	if (r < 0)
+		return r;
+	if (vm->stopping)
+		return problem_set(p, EBUSY, PROBLEM_BAD_STATE, 0, 0, "the VM is ending");
+	if (id > LEASE_ID_MAX)
+		return problem_set(p, ENOSPC, PROBLEM_LIMIT_REACHED, id, LEASE_ID_MAX, "too many leases");
+	r = make(&l, vm, owner, id, gpa, size_bytes / PAGE_SIZE, p);
+	if (r < 0)
+		return r;
+	r = start_worker(l, p);
+	if (r < 0) {
+		lease_free(l);
+		return r;
+	}
+	l->count[PAGE_ZERO] = l->pages;
+	atomic_fetch_add(&vm->pages[PAGE_ZERO], l->pages);
+	list_lease(l);
+	CRASH_POINT("lease_new.listed");
 	*ret = l;
 	return 0;
-fail:
-	lease_free(l);
-	return r;
+}
+
+int lease_found(struct lease **ret, struct vm *vm, uint32_t id, const struct state_lease *record, struct problem *p)
+{
+	struct lease *l;
+	int r;
+
+	r = check_region(vm, record->gpa, record->pages * PAGE_SIZE, p);
+	if (r == 0 && (record->address % PAGE_SIZE || record->address + record->pages * PAGE_SIZE < record->address))
+		r = problem_set(p, EBADMSG, PROBLEM_SYSTEM, 0, 0, "lease %u lies nowhere", id);
+	if (r < 0)
+		return -EBADMSG;
+	r = make(&l, vm, vm->owner, id, record->gpa, record->pages, p);
+	if (r < 0)
+		return r;
+	l->was_found = true;
+	l->address = record->address;
+	l->record = state_record(&vm->state, id - 1);
+	l->handing = l->staying = atomic_load(&l->record->handing);
+	l->uffd = kept_take(arena_kept(vm->arena), l->uffd_tag);
+	if (l->uffd < 0 || !uffd_is(l->uffd)) {
+		lease_free(l);
+		return problem_set(p, EBADMSG, PROBLEM_SYSTEM, 0, 0, "the userfaultfd of lease %u is missing", id);
+	}
+	list_lease(l);
+	*ret = l;
+	return 0;
 }
 
 /* A thread in read() does not notice anything by itself, and closing the descriptor under it would be a race. */
@@ -302,13 +366,80 @@ static void undo_activation(struct lease *l)
 	l->victims = NULL;
 }
 
-int lease_activate(struct lease *l, int uffd, uint64_t address, struct problem *p)
+/* What works on the pages of a lease, but its threads. */
+static int equip(struct lease *l, struct problem *p)
+{
+	int r = uffd_open_own(&l->own_uffd);
+
+	if (r == 0)
+		r = own_map(l);
+	if (r < 0) {
+		errno = -r;
+		return problem_errno(p, "the daemon may not use userfaultfd");
+	}
+	r = bench_init(&l->bench);
+	if (r == 0)
+		r = victims_new(&l->victims, l);
+	if (r == 0 && !l->share && atomic_load(&l->vm->sharing) != SHARING_OFF)
+		r = share_new(&l->share, l);
+	if (r < 0) {
+		errno = -r;
+		return problem_errno(p, "lease");
+	}
+	return 0;
+}
+
+static int start_serving(struct lease *l, struct problem *p)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
-	struct vm *vm = l->vm;
 	int r;
 
 	pthread_once(&once, install_end_signal);
+	r = start_thread(&l->fault_thread, fault_main, l, "fault");
+	if (r < 0) {
+		errno = -r;
+		return problem_errno(p, "cannot start a thread");
+	}
+	l->active = true;
+	return 0;
+}
+
+/* At a restart the lease is there from here on. */
+static int remember(struct lease *l, int uffd, struct problem *p)
+{
+	int r;
+
+	l->record = state_record(&l->vm->state, l->id - 1);
+	if (!l->record)
+		return problem_set(p, ENOMEM, PROBLEM_NOT_ENOUGH_MEMORY, PAGE_SIZE, 0, "the arena is full");
+	r = kept_add(arena_kept(l->vm->arena), l->uffd_tag, uffd, p);
+	if (r < 0) {
+		l->record = NULL;
+		return r;
+	}
+	CRASH_POINT("activate.kept");
+	l->record->gpa = l->gpa;
+	l->record->pages = l->pages;
+	l->record->address = l->address;
+	atomic_store(&l->record->handing, 0);
+	state_record_live(l->record);
+	return 0;
+}
+
+void lease_forget(struct lease *l)
+{
+	if (!l->record)
+		return;
+	state_record_end(l->record);
+	l->record = NULL;
+	kept_drop(arena_kept(l->vm->arena), l->uffd_tag);
+}
+
+int lease_activate(struct lease *l, int uffd, uint64_t address, struct problem *p)
+{
+	struct vm *vm = l->vm;
+	int r;
+
 	if (l->active || vm->stopping || atomic_load(&l->ending)) {
 		lease_close_refused(l, uffd);
 		return problem_set(p, EBUSY, PROBLEM_BAD_STATE, 0, 0, "this lease is active already, or it is ending");
@@ -321,37 +452,37 @@ int lease_activate(struct lease *l, int uffd, uint64_t address, struct problem *
 		r = problem_set(p, EINVAL, PROBLEM_INVALID_SIZE, address, PAGE_SIZE, "a lease is mapped at a multiple of 4096");
 		goto fail;
 	}
-	r = uffd_open_own(&l->own_uffd);
-	if (r == 0)
-		r = own_map(l);
-	if (r < 0) {
-		errno = -r;
-		r = problem_errno(p, "the daemon may not use userfaultfd");
+	r = equip(l, p);
+	if (r < 0)
 		goto fail;
-	}
-	r = bench_init(&l->bench);
-	if (r == 0)
-		r = victims_new(&l->victims, l);
-	if (r == 0 && atomic_load(&vm->sharing) != SHARING_OFF)
-		r = share_new(&l->share, l);
-	if (r < 0) {
-		errno = -r;
-		r = problem_errno(p, "lease");
-		goto fail;
-	}
 	l->uffd = uffd;
 	l->address = address;
-	r = start_thread(&l->fault_thread, fault_main, l, "fault");
-	if (r < 0) {
-		errno = -r;
-		r = problem_errno(p, "cannot start a thread");
+	CRASH_POINT("activate.ready");
+	r = remember(l, uffd, p);
+	if (r == 0)
+		r = start_serving(l, p);
+	if (r < 0)
 		goto fail;
-	}
-	l->active = true;
+	CRASH_POINT("activate.started");
 	return 0;
 fail:
+	lease_forget(l);
 	undo_activation(l);
 	lease_close_refused(l, uffd);
+	return r;
+}
+
+/* Events that the process before us had read come again with the wake. */
+int lease_serve(struct lease *l, struct problem *p)
+{
+	int r = equip(l, p);
+
+	if (r == 0)
+		r = start_worker(l, p);
+	if (r == 0)
+		r = start_serving(l, p);
+	if (r == 0)
+		lease_wake(l, 0, l->pages);
 	return r;
 }
 
@@ -368,7 +499,13 @@ void lease_free(struct lease *l)
 		if (!atomic_load(&l->ending))
 			lease_submit(l, &l->stop_job);
 		pthread_join(l->worker, NULL); /* it has joined the fault thread */
+	} else {
+		/* found, and never served */
+		lease_forget(l);
+		if (l->uffd >= 0)
+			close(l->uffd);
 	}
+	CRASH_POINT("lease_free.ended");
 	pthread_mutex_lock(&vm->lock);
 	if (!list_empty(&l->link)) {
 		vm->leased_pages -= l->pages;
@@ -377,9 +514,13 @@ void lease_free(struct lease *l)
 	}
 	list_remove(&l->link);
 	pthread_mutex_unlock(&vm->lock);
+	CRASH_POINT("lease_free.unlisted");
 	undo_activation(l);
+	free(l->unsure);
 	page_map_fini(&l->map);
+	CRASH_POINT("lease_free.unmapped");
 	segment_free(l->memory);
+	CRASH_POINT("lease_free.done");
 	pthread_mutex_destroy(&l->jobs_lock);
 	pthread_cond_destroy(&l->jobs_cond);
 	pthread_mutex_destroy(&l->ledger_lock);
@@ -423,6 +564,44 @@ struct lease *lease_next(struct lease *l)
 	return l->link.next == &l->vm->leases ? NULL : container_of(l->link.next, struct lease, link);
 }
 
+uint64_t lease_missing_frames(struct lease *l)
+{
+	uint64_t n;
+
+	pthread_mutex_lock(&l->ledger_lock);
+	n = l->count[PAGE_COMPRESSED] + l->count[PAGE_SWAPPED] + l->count[PAGE_SHARED] + l->count[PAGE_BREAKING];
+	pthread_mutex_unlock(&l->ledger_lock);
+	return n;
+}
+
+void lease_stop_staying(struct lease *l)
+{
+	if (!atomic_load(&l->handing))
+		atomic_store(&l->staying, false);
+}
+
+void lease_set_plain(struct lease *l)
+{
+	atomic_store(&l->plain, true);
+}
+
+void lease_not_plain(struct lease *l)
+{
+	if (l->record)
+		atomic_store(&l->record->handing, 0);
+	atomic_store(&l->handing, false);
+}
+
+bool lease_is_plain(const struct lease *l)
+{
+	return atomic_load(&l->plain);
+}
+
+bool lease_may_be_plain(const struct lease *l)
+{
+	return atomic_load(&l->handing);
+}
+
 /* ---- the page map, for people ---- */
 
 /* What two words must have in common to be told in one run. */
@@ -457,7 +636,7 @@ int lease_map_run(struct lease *l, uint64_t page, struct map_run *ret)
 		return 0;
 	first = w = page_map_read(&l->map, page);
 	*ret = (struct map_run){ .run = { page, 0 }, .state = word_state(w), .in_transit = w & (WORD_BUSY | WORD_MOVING),
-		.pinned = w & WORD_PIN_MASK, .mapped = is_mapped(w), .place = word_state(w) == PAGE_COMPRESSED ? word_ref(w) * 16 : word_ref(w) };
+		.pinned = w & WORD_PIN_MASK, .mapped = is_mapped(w), .place = word_state(w) == PAGE_COMPRESSED ? cache_offset(word_ref(w)) : word_ref(w) };
 	if (word_state(w) == PAGE_RESIDENT)
 		ret->place = 0;
 	do {

@@ -8,6 +8,9 @@ int lease_new(struct lease **ret, struct vm *vm, uint64_t gpa, uint64_t size_byt
 /* The client has mapped it at `address` and registered it with `uffd` (taken in any case): start serving. */
 int lease_activate(struct lease *l, int uffd, uint64_t address, struct problem *p);
 
+/* Close a descriptor that a client passed, on the worker: closing a file of its own making may block. */
+void lease_close_refused(struct lease *l, int fd);
+
 struct lease *vm_find_lease(struct vm *vm, uint32_t id);
 struct lease *vm_first_lease(struct vm *vm);
 struct lease *lease_next(struct lease *l);
@@ -29,6 +32,8 @@ enum job_kind {
 	JOB_POPULATE,	/* bring all in, waiting for frames */
 	JOB_PIN,	/* populate, and never evict until unpinned; -ENOMEM beyond the VM's reservation */
 	JOB_UNPIN,
+	JOB_GATHER,	/* all of it becomes resident, or is zero, and stays so; -EIO: a page is lost, -ETIMEDOUT: its client does not help */
+	JOB_HAND_OVER,	/* after that: the client takes it as memory of its own */
 	JOB_AUDIT,	/* the whole lease; fills job.audit */
 	JOB_RELEASE,	/* everything is given back; both threads end; then the lease is freed by lease_free */
 };
@@ -51,6 +56,7 @@ struct job {
 	struct job *next;
 	enum job_kind kind;
 	struct run range;
+	uint64_t call;			/* PIN, UNPIN: the client's number, so that a repeated call is done once; 0: none */
 	int r;				/* result: 0 or -errno */
 	uint64_t pages;			/* how many pages were acted on */
 	struct lease_audit audit;
@@ -59,6 +65,17 @@ struct job {
 };
 /* -EINVAL: the range leaves the lease; -EBUSY: not activated, or ending.  `done` is not called then. */
 int lease_submit(struct lease *l, struct job *job);
+/* Frames that JOB_GATHER would need. */
+uint64_t lease_missing_frames(struct lease *l);
+/* It goes on as before JOB_GATHER: pages of it may be taken again. */
+void lease_stop_staying(struct lease *l);
+/* The client has it as memory of its own: JOB_RELEASE leaves its pages alone.  After a restart it may be that nobody knows: then
+ * no page of it is taken or punched, until its client has said. */
+void lease_set_plain(struct lease *l);
+/* It was not handed over after all. */
+void lease_not_plain(struct lease *l);
+bool lease_is_plain(const struct lease *l);
+bool lease_may_be_plain(const struct lease *l);
 /* After JOB_RELEASE's done: join the threads (ended) and free. */
 void lease_free(struct lease *l);
 

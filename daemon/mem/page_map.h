@@ -106,7 +106,9 @@ struct page_map {
 
 #define MAP_BLOCK_PAGES (PAGE_SIZE / sizeof(uint64_t))
 
-int page_map_init(struct page_map *m, struct arena *a, struct account *payer, uint64_t pages, struct problem *p);
+/* Kept as `part` of the owner.  What was found there is charged, and its words are as they were left. */
+int page_map_init(struct page_map *m, struct arena *a, struct account *payer, struct kept_owner owner, const char *part,
+	uint64_t pages, struct problem *p);
 void page_map_fini(struct page_map *m);
 
 /* Whether the block of `page` was ever written; if not, its pages are ZERO. */

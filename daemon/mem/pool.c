@@ -1,6 +1,7 @@
 #include "mem/pool_impl.h"
 
 #include "base/sparse.h"
+#include "mem/inject.h"
 #include "mem/uffd.h"
 
 #include <assert.h>
@@ -67,8 +68,7 @@ static const struct stores_owner pool_stores_owner = { lock_owned, move_owned, u
 
 /* ---- life ---- */
 
-int pool_new(struct pool **ret, struct arena *a, const struct mem_settings *settings, const char *name, uint64_t pages,
-	const char *swap_dir, struct problem *problem)
+int pool_make(struct pool **ret, struct arena *a, struct kept_owner owner, struct problem *problem)
 {
 	struct pool *p = calloc(1, sizeof *p);
 	int r;
@@ -76,45 +76,80 @@ int pool_new(struct pool **ret, struct arena *a, const struct mem_settings *sett
 	if (!p)
 		return problem_errno(problem, "pool");
 	p->users = 1;
-	snprintf(p->name, sizeof p->name, "%s", name);
+	p->owner = owner;
 	p->arena = a;
-	p->pages = pages + 1; /* entry 0 is none */
 	p->uffd = -1;
 	p->cursor = 1;
 	pthread_mutex_init(&p->lock, NULL);
 	pthread_mutex_init(&p->evicting, NULL);
 	account_init(&p->account, a, UINT64_MAX);
-	r = segment_new(&p->memory, a, &p->account, SEGMENT_POOL, p->pages * PAGE_SIZE, problem);
+	r = state_init(&p->state, a, &p->account, owner, 0, problem);
+	if (r < 0) {
+		pool_unref(p);
+		return r;
+	}
+	*ret = p;
+	return 0;
+}
+
+int pool_equip(struct pool *p, const struct mem_settings *settings, const struct pool_card *card, const char *swap_dir,
+	struct problem *problem)
+{
+	int r;
+
+	snprintf(p->name, sizeof p->name, "%s", card->name);
+	p->pages = card->pages;
+	r = segment_new(&p->memory, p->arena, &p->account, SEGMENT_POOL, p->owner, "m", p->pages * PAGE_SIZE, problem);
 	if (r == 0)
-		r = page_map_init(&p->map, a, &p->account, p->pages, problem);
+		r = page_map_init(&p->map, p->arena, &p->account, p->owner, "p", p->pages, problem);
 	if (r == 0)
-		r = stores_init(&p->stores, a, &p->account, settings, &pool_stores_owner, p->pages * PAGE_SIZE, swap_dir,
+		r = page_map_init(&p->hashes, p->arena, &p->account, p->owner, "h", p->pages, problem);
+	CRASH_POINT("pool_new.map");
+	if (r == 0)
+		r = stores_init(&p->stores, p->arena, &p->account, settings, &pool_stores_owner, p->owner, p->pages * PAGE_SIZE, swap_dir,
 			p->pages * PAGE_SIZE, 0, false, problem);
 	if (r < 0)
-		goto fail;
+		return r;
 	r = uffd_open_own(&p->uffd);
 	if (r == 0)
 		r = uffd_register_missing(p->uffd, (uint64_t)p->memory->addr, p->memory->size_bytes);
 	if (r < 0) {
 		errno = -r;
-		r = problem_errno(problem, "the daemon may not use userfaultfd");
-		goto fail;
+		return problem_errno(problem, "the daemon may not use userfaultfd");
 	}
 	for (p->n_buckets = 1024; p->n_buckets < p->pages; p->n_buckets *= 2)
 		;
 	p->entries = sparse_new(p->pages * sizeof *p->entries);
 	p->buckets = sparse_new(p->n_buckets * sizeof *p->buckets);
 	p->used = calloc((p->pages + 63) / 64, sizeof *p->used);
-	if (!p->entries || !p->buckets || !p->used || hints_new(&p->hints) < 0) {
-		r = problem_errno(problem, "pool");
-		goto fail;
-	}
+	if (!p->entries || !p->buckets || !p->used || hints_new(&p->hints) < 0)
+		return problem_errno(problem, "pool");
 	p->used[0] = 1;
+	return 0;
+}
+
+int pool_new(struct pool **ret, struct arena *a, const struct mem_settings *settings, const char *name, uint64_t pages,
+	const char *swap_dir, struct problem *problem)
+{
+	struct kept_owner owner = { .kind = KEPT_POOL, .number = kept_number(arena_kept(a)) };
+	struct pool_card card = { .pages = pages + 1 };
+	struct pool *p;
+	int r;
+
+	snprintf(card.name, sizeof card.name, "%s", name);
+	memcpy(card.secret, checksum_secret(), sizeof card.secret);
+	r = pool_make(&p, a, owner, problem);
+	if (r < 0)
+		return r;
+	r = pool_equip(p, settings, &card, swap_dir, problem);
+	if (r < 0) {
+		pool_unref(p);
+		return r;
+	}
+	state_write_card(&p->state, &card, sizeof card);
+	CRASH_POINT("pool_new.made");
 	*ret = p;
 	return 0;
-fail:
-	pool_unref(p);
-	return r;
 }
 
 struct pool *pool_ref(struct pool *p)
@@ -127,15 +162,21 @@ void pool_unref(struct pool *p)
 {
 	if (!p || atomic_fetch_sub(&p->users, 1) > 1)
 		return;
+	if (p->state.segment)
+		state_end(&p->state);
 	if (p->entries)
 		pool_reap(p);
 	assert(p->n_entries == 0 && p->n_references == 0 && p->n_held == 0);
+	CRASH_POINT("pool_free.begun");
 	stores_fini(&p->stores);
 	page_map_fini(&p->map);
+	page_map_fini(&p->hashes);
 	segment_free(p->memory);
+	state_fini(&p->state);
 	if (p->uffd >= 0)
 		close(p->uffd);
 	account_fini(&p->account);
+	kept_return(arena_kept(p->arena), p->owner.number);
 	sparse_free(p->entries, p->pages * sizeof *p->entries);
 	sparse_free(p->buckets, p->n_buckets * sizeof *p->buckets);
 	hints_free(p->hints);
@@ -143,6 +184,11 @@ void pool_unref(struct pool *p)
 	pthread_mutex_destroy(&p->lock);
 	pthread_mutex_destroy(&p->evicting);
 	free(p);
+}
+
+uint32_t pool_number(const struct pool *p)
+{
+	return p->owner.number;
 }
 
 const char *pool_name(const struct pool *p)
@@ -278,14 +324,22 @@ static uint64_t chain_find(struct pool *p, uint64_t hash)
 {
 	uint64_t e = *bucket_of(p, hash);
 
-	while (e && p->entries[e].hash != hash)
+	while (e && entry_hash(p, e) != hash)
 		e = p->entries[e].next;
 	return e;
 }
 
+void entry_link(struct pool *p, uint64_t e)
+{
+	uint32_t *bucket = bucket_of(p, entry_hash(p, e));
+
+	p->entries[e].next = *bucket;
+	*bucket = (uint32_t)e;
+}
+
 static void unlink_entry(struct pool *p, uint64_t e)
 {
-	uint32_t *at = bucket_of(p, p->entries[e].hash);
+	uint32_t *at = bucket_of(p, entry_hash(p, e));
 
 	while (*at != e)
 		at = &p->entries[*at].next;
@@ -293,7 +347,7 @@ static void unlink_entry(struct pool *p, uint64_t e)
 }
 
 /* Nobody refers to it, nobody can find it: give back what it has. */
-static void free_entry(struct pool *p, uint64_t e)
+void entry_free(struct pool *p, uint64_t e)
 {
 	uint64_t w;
 	bool resident;
@@ -302,6 +356,7 @@ static void free_entry(struct pool *p, uint64_t e)
 	w = lock_word(p, e);
 	resident = word_state(w) == PAGE_RESIDENT;
 	word_record(&p->map.words[e], word_make(PAGE_ZERO, 0) | (resident ? WORD_MOVING : 0));
+	CRASH_POINT("entry_free.recorded");
 	if (resident) {
 		/* a page that stays all the same is overwritten by whoever gets this entry next */
 		(void)fallocate(p->memory->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(e * PAGE_SIZE), PAGE_SIZE);
@@ -309,8 +364,10 @@ static void free_entry(struct pool *p, uint64_t e)
 	} else {
 		store_forget(&p->stores, w);
 	}
+	CRASH_POINT("entry_free.given_back");
 	atomic_fetch_sub(&p->n[word_state(w)], 1);
 	word_unlock(&p->map.words[e], 0);
+	CRASH_POINT("entry_free.unlocked");
 	pthread_mutex_lock(&p->lock);
 	p->used[e / 64] &= ~(1ull << (e % 64));
 	p->n_entries--;
@@ -320,7 +377,6 @@ static void free_entry(struct pool *p, uint64_t e)
 
 int pool_add(struct pool *p, uint64_t hash, const uint8_t *buf, uint64_t near, unsigned run, uint64_t *ret)
 {
-	struct entry *k;
 	uint64_t e, w, twin;
 	int r = 0;
 
@@ -338,34 +394,37 @@ int pool_add(struct pool *p, uint64_t hash, const uint8_t *buf, uint64_t near, u
 	pthread_mutex_unlock(&p->lock);
 	if (!e)
 		r = -ENOSPC;
-	else if (page_map_touch(&p->map, e) < 0)
+	else if (page_map_touch(&p->map, e) < 0 || page_map_touch(&p->hashes, e) < 0)
 		r = -ENOMEM;
 	if (r < 0)
 		goto fail;
+	CRASH_POINT("pool_add.taken");
 	w = lock_word(p, e);
 	assert(word_state(w) == PAGE_ZERO);
+	atomic_store_explicit(&p->hashes.words[e], hash, memory_order_relaxed);
 	word_record(&p->map.words[e], word_make(PAGE_RESIDENT, 0) | WORD_MOVING);
+	CRASH_POINT("pool_add.recorded");
 	r = put_frame(p, e, buf);
+	CRASH_POINT("pool_add.put");
 	word_unlock(&p->map.words[e], r < 0 ? 0 : word_make(PAGE_RESIDENT, 0));
 	if (r < 0)
 		goto fail;
+	CRASH_POINT("pool_add.unlocked");
 	atomic_fetch_add(&p->n[PAGE_RESIDENT], 1);
 	MOVES_END(&p->stores);
 	pthread_mutex_lock(&p->lock);
-	k = &p->entries[e];
-	k->hash = hash;
-	k->holds = 0;
+	p->entries[e].holds = 0;
 	twin = chain_find(p, hash);
 	if (!twin) {
-		k->next = *bucket_of(p, hash);
-		*bucket_of(p, hash) = (uint32_t)e;
+		entry_link(p, e);
 		entry_count_reference(p, e, 1);
 	}
 	pthread_mutex_unlock(&p->lock);
+	CRASH_POINT("pool_add.linked");
 	*ret = e;
 	if (!twin)
 		return 0;
-	free_entry(p, e);
+	entry_free(p, e);
 	return -EEXIST;
 fail:
 	if (e) {
@@ -411,7 +470,7 @@ static bool put(struct pool *p, uint64_t e, bool later)
 void pool_put(struct pool *p, uint64_t e)
 {
 	if (put(p, e, false))
-		free_entry(p, e);
+		entry_free(p, e);
 }
 
 void pool_put_later(struct pool *p, uint64_t e)
@@ -435,11 +494,11 @@ void pool_reap(struct pool *p)
 			p->dead = p->entries[e].next;
 		pthread_mutex_unlock(&p->lock);
 		if (e)
-			free_entry(p, e);
+			entry_free(p, e);
 	}
 }
 
-static void hold(struct pool *p, uint64_t e)
+void entry_hold(struct pool *p, uint64_t e)
 {
 	if (!p->entries[e].holds++)
 		p->n_held++;
@@ -479,9 +538,12 @@ static int bring_back(struct pool *p, struct bench *b, uint64_t e, uint64_t *w, 
 
 	MOVES_BEGIN(&p->stores);
 	word_record(&p->map.words[e], before | WORD_MOVING);
+	CRASH_POINT("pool_fill.recorded");
 	r = store_read(&p->stores, b, 0, e, before, b->spare, guest_waits, &p->never);
+	CRASH_POINT("pool_fill.read");
 	if (r == 0)
 		r = put_frame(p, e, b->spare);
+	CRASH_POINT("pool_fill.put");
 	if (r < 0) {
 		atomic_fetch_add(r == -EBADMSG ? &p->stores.checksum_errors : &p->stores.swap_read_errors, 1);
 		/* a guest needs it and it cannot be had: that is what it is from now on, for all who share it */
@@ -489,6 +551,7 @@ static int bring_back(struct pool *p, struct bench *b, uint64_t e, uint64_t *w, 
 			pool_count_move(p, word_state(before), PAGE_LOST);
 			*w = word_make(PAGE_LOST, 0);
 			word_record(&p->map.words[e], *w);
+			CRASH_POINT("pool_fill.lost");
 			store_forget(&p->stores, before);
 		} else {
 			word_record(&p->map.words[e], before);
@@ -498,6 +561,7 @@ static int bring_back(struct pool *p, struct bench *b, uint64_t e, uint64_t *w, 
 		/* needed again: passed over once */
 		*w = word_make(PAGE_RESIDENT, 0) | 1ull << WORD_USE_SHIFT;
 		word_record(&p->map.words[e], *w);
+		CRASH_POINT("pool_fill.settled");
 		store_forget(&p->stores, before);
 		atomic_fetch_add(&p->brought_back, 1);
 	}
@@ -513,7 +577,7 @@ int pool_hold(struct pool *p, struct bench *b, uint64_t e, bool charged, bool gu
 	/* From here on the evictor leaves the frame alone: it looks at the holds after it has locked the word. */
 	pthread_mutex_lock(&p->lock);
 	assert(p->entries[e].references);
-	hold(p, e);
+	entry_hold(p, e);
 	pthread_mutex_unlock(&p->lock);
 	w = lock_word(p, e);
 	switch (word_state(w)) {
@@ -532,6 +596,7 @@ int pool_hold(struct pool *p, struct bench *b, uint64_t e, bool charged, bool gu
 	default:
 		r = -EIO;
 	}
+	CRASH_POINT("hold.looked");
 	word_unlock(&p->map.words[e], w);
 	if (charged)
 		pool_uncharge(p);
@@ -562,7 +627,7 @@ static uint64_t look_up(struct pool *p, uint64_t hash)
 
 	if (e) {
 		entry_count_reference(p, e, 1);
-		hold(p, e);
+		entry_hold(p, e);
 	}
 	return e;
 }

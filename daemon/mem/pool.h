@@ -50,6 +50,8 @@ struct pool *pool_ref(struct pool *p);
 /* The last one frees it; all entries are free then.  NULL is fine. */
 void pool_unref(struct pool *p);
 const char *pool_name(const struct pool *p);
+/* For life, and across restarts; never 0. */
+uint32_t pool_number(const struct pool *p);
 uint64_t pool_pages(const struct pool *p);
 /* A descriptor that can only read, for a client; the caller's.  -errno. */
 int pool_open(const struct pool *p);

@@ -7,6 +7,8 @@
  * compressed.  A member that maps it gets a missing fault at its next access, and its fault thread brings the page back. */
 #include "mem/pool_impl.h"
 
+#include "mem/inject.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -120,7 +122,9 @@ static unsigned take_frames(struct pool *p, struct bench *b, const struct victim
 			continue;
 		while (i + n < v->count && (locked >> (i + n) & 1) && v->entry[i + n] == v->entry[i] + n)
 			n++;
+		CRASH_POINT("pool_evict.recorded");
 		hole = punch_entries(p, v->entry[i], n);
+		CRASH_POINT("pool_evict.punched");
 		for (unsigned k = i; k < i + n; k++) {
 			if (!hole && !punch_entries(p, v->entry[k], 1)) {
 				put_back(p, b, v->entry[k], v->words[k]);
@@ -131,6 +135,7 @@ static unsigned take_frames(struct pool *p, struct bench *b, const struct victim
 			taken++;
 		}
 	}
+	CRASH_POINT("pool_evict.settled");
 	segment_uncharge(p->memory, taken);
 	return taken;
 }
@@ -149,6 +154,7 @@ uint64_t pool_evict(struct pool *p, struct bench *b, uint64_t frames)
 		pick(p, &v);
 		if (!v.count)
 			break;
+		CRASH_POINT("pool_evict.picked");
 		store_keep_up(&p->stores, b);
 		MOVES_BEGIN(&p->stores);
 		stored = swap = 0;
@@ -164,6 +170,7 @@ uint64_t pool_evict(struct pool *p, struct bench *b, uint64_t frames)
 			}
 		}
 		stored |= store_swap(&p->stores, b->buf, swap, v.words);
+		CRASH_POINT("pool_evict.stored");
 		taken = take_frames(p, b, &v, lock_victims(p, &v, stored));
 		MOVES_END(&p->stores);
 		for (unsigned i = 0; i < v.count; i++)

@@ -118,7 +118,7 @@ static unsigned pieces_of(const struct remap_order *o, struct piece *ret)
 	for (unsigned i = 0; i < o->n; i++) {
 		const struct remap_page *k = &o->page[i];
 
-		if (i && k->page == k[-1].page + 1 && (o->what == REMAP_HOME || k->entry == k[-1].entry + 1) &&
+		if (i && k->page == k[-1].page + 1 && (o->what != REMAP_SHARE || k->entry == k[-1].entry + 1) &&
 			ret[n - 1].count < RUN_MAX)
 			ret[n - 1].count++;
 		else
@@ -142,6 +142,7 @@ static void give_up(struct lease *l, const struct remap_page *k, bool held)
 	if (held)
 		pool_release(pool, k->entry);
 	pool_put(pool, k->entry);
+	CRASH_POINT("share.given_up");
 	word_unlock(lease_word(l, k->page), k->before);
 	lease_wake(l, k->page, 1);
 }
@@ -156,10 +157,13 @@ static bool prepare(struct lease *l, const struct remap_page *k)
 		if (pool_charge(pool) < 0)
 			return false;
 		charged = true;
+		CRASH_POINT("share.pool_charged");
 	}
 	if (pool_hold(pool, &l->bench, k->entry, charged, false) < 0)
 		return false;
+	CRASH_POINT("share.held");
 	word_record(lease_word(l, k->page), word_make(PAGE_SHARED, k->entry) | WORD_MAPPED | WORD_MOVING);
+	CRASH_POINT("share.recorded");
 	return true;
 }
 
@@ -245,6 +249,7 @@ static void settle_shared(struct lease *l, unsigned done)
 		for (unsigned i = 0; i < b.count; i++)
 			b.page[i] = o->page[at + i].page;
 		punch_shared(l, &b);
+		CRASH_POINT("share.punched");
 		for (unsigned i = 0; i < b.count; i++) {
 			const struct remap_page *k = &o->page[at + i];
 			bool written = !answer_bit(o, at + i) && !inject.twin_share_unverified;
@@ -252,6 +257,7 @@ static void settle_shared(struct lease *l, unsigned done)
 			words[i] = word_make(written ? PAGE_BREAKING : PAGE_SHARED, k->entry) | (written ? 0 : WORD_MAPPED);
 			ledger_move(l, k->page, k->before, word_state(words[i]));
 			word_record(lease_word(l, k->page), words[i]);
+			CRASH_POINT("share.settled");
 			parts += pool_part(pool, k->entry);
 			/* once it is home again it is seen for the first time */
 			atomic_store_explicit(&l->share->sights[k->page], 0, memory_order_relaxed);
@@ -306,6 +312,7 @@ static void settle_home(struct lease *l, unsigned done)
 			now = word_make(PAGE_RESIDENT, ledger_move(l, k->page, k->before, PAGE_RESIDENT) & 0xffff) |
 				(k->before & WORD_PIN_MASK) | 1ull << WORD_USE_SHIFT;
 			settle_word(l, k->page, now);
+			CRASH_POINT("home.settled");
 			if (k->entry) {
 				pool_release(pool, k->entry);
 				pool_put(pool, k->entry);
@@ -319,11 +326,91 @@ static void settle_home(struct lease *l, unsigned done)
 				pool_release(pool, k->entry);
 			uncharge++;
 		}
+		CRASH_POINT("home.released");
 		word_unlock(lease_word(l, k->page), now);
+		CRASH_POINT("home.unlocked");
 		lease_wake(l, k->page, 1);
 	}
 	segment_uncharge(l->memory, uncharge);
 	COUNT(l->vm, home_pages, done);
+}
+
+/* ---- after a restart ---- */
+
+void order_found(struct lease *l, const struct remap_page *pages, unsigned n)
+{
+	struct remap_order *o = &l->share->order;
+
+	atomic_fetch_add(&l->vm->mappings, borders(l, 0, l->pages));
+	if (!n)
+		return;
+	MOVES_BEGIN(&l->vm->stores);
+	o->what = REMAP_SETTLE;
+	memcpy(o->page, pages, n * sizeof *pages);
+	o->n = n;
+	o->pending = true;
+	o->sent_ns = 0;
+}
+
+/* Ask the client what became of an order that our predecessor gave.  It may not be back yet: then again, when it is. */
+static void ask_settle(struct lease *l)
+{
+	struct share *s = l->share;
+	struct remap_order *o = &s->order;
+	struct pool_run runs[ORDER_PAGES];
+	struct piece piece[ORDER_PAGES];
+	unsigned n = pieces_of(o, piece);
+
+	for (unsigned i = 0; i < n; i++)
+		runs[i] = (struct pool_run){ o->page[piece[i].from].page, piece[i].count, 0 };
+	pthread_mutex_lock(&s->lock);
+	o->answered = false;
+	if (l->vm->orders.remap(l->vm->orders.userdata, l, REMAP_SETTLE, runs, n, &o->id) == 0)
+		o->sent_ns = now_ns();
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* `done` 0: the client is gone, nobody will say; the lease ends, and gives up what the words refer to. */
+static void settle_found(struct lease *l, unsigned done)
+{
+	struct pool *pool = atomic_load(&l->vm->pool);
+	struct remap_order *o = &l->share->order;
+	uint64_t uncharge = 0;
+
+	for (unsigned i = 0; i < o->n; i++) {
+		const struct remap_page *k = &o->page[i];
+		bool pooled = answer_bit(o, i), clean = pooled && answer_bit(o, o->n + i);
+		struct batch b = { .count = 1, .page = { k->page } };
+		uint64_t pins = k->before & WORD_PIN_MASK, now;
+
+		if (!done) {
+			if (word_state(k->before) == PAGE_SHARED)
+				pool_release(pool, k->entry);
+			word_unlock(lease_word(l, k->page), k->before);
+			continue;
+		}
+		if (pooled) {
+			/* the lease's own page is of before the order, or a copy that did not get home: nobody maps it */
+			punch_shared(l, &b);
+			now = clean ? word_make(PAGE_SHARED, k->entry) | WORD_MAPPED : word_make(PAGE_BREAKING, k->entry);
+			ledger_move(l, k->page, k->before, word_state(now));
+			uncharge += clean ? 2 : 1;
+		} else {
+			now = word_make(PAGE_RESIDENT, ledger_move(l, k->page, k->before, PAGE_RESIDENT) & 0xffff);
+			uncharge++;
+		}
+		settle_word(l, k->page, now | pins);
+		CRASH_POINT("settle.recorded");
+		if (!pooled || clean)
+			pool_release(pool, k->entry);
+		else
+			share_break_later(l, k->page);
+		if (!pooled)
+			pool_put(pool, k->entry);
+		word_unlock(lease_word(l, k->page), now | pins);
+		lease_wake(l, k->page, 1);
+	}
+	segment_uncharge(l->memory, uncharge);
 }
 
 /* The order was carried out for its first `done` pages; the rest is as it was. */
@@ -333,8 +420,10 @@ void order_end(struct lease *l, unsigned done)
 
 	if (s->order.what == REMAP_SHARE)
 		settle_shared(l, done);
-	else
+	else if (s->order.what == REMAP_HOME)
 		settle_home(l, done);
+	else
+		settle_found(l, done);
 	MOVES_END(&l->vm->stores);
 	pthread_mutex_lock(&s->lock);
 	s->order.pending = false;
@@ -360,6 +449,11 @@ bool order_settled(struct lease *l)
 	done = o->pages;
 	r = o->r;
 	pthread_mutex_unlock(&s->lock);
+	if (!o->sent_ns || (answered && o->what == REMAP_SETTLE && r < 0 && r != -EPROTO)) {
+		if (atomic_load(&l->vm->has_orders))
+			ask_settle(l);
+		return false;
+	}
 	if (!answered) {
 		if (!o->late && now_ns() - o->sent_ns > LATE_NS) {
 			o->late = true;
@@ -379,6 +473,7 @@ bool order_settled(struct lease *l)
 		COUNT(l->vm, share_failed_pages, o->n - done);
 		atomic_store(&l->vm->mappings_full_until_ns, now_ns() + FULL_NS);
 	}
+	CRASH_POINT("order.answered");
 	/* -ENOMEM: it was never sent */
 	order_end(l, r < 0 ? 0 : done);
 	return true;
@@ -410,6 +505,7 @@ bool order_send(struct lease *l)
 		MOVES_END(&l->vm->stores);
 		return true;
 	}
+	CRASH_POINT("order.gathered");
 	n = pieces_of(o, piece);
 	for (unsigned i = 0; i < n; i++)
 		runs[i] = (struct pool_run){ o->page[piece[i].from].page, piece[i].count,
@@ -421,6 +517,7 @@ bool order_send(struct lease *l)
 	r = l->vm->orders.remap(l->vm->orders.userdata, l, o->what, runs, n, &o->id);
 	o->pending = r == 0;
 	pthread_mutex_unlock(&s->lock);
+	CRASH_POINT("order.sent");
 	if (r < 0) {
 		order_end(l, 0);
 		return false;
@@ -445,7 +542,7 @@ void share_answered(struct lease *l, uint64_t order, int r, const uint8_t *bits,
 		o->r = r;
 		o->pages = pages < o->n ? pages : o->n;
 		if (r == 0)
-			memcpy(o->bits, bits, (o->n + 7) / 8);
+			memcpy(o->bits, bits, ((o->what == REMAP_SETTLE ? 2 : 1) * o->n + 7) / 8);
 	}
 	pthread_mutex_unlock(&s->lock);
 	share_poke(l);

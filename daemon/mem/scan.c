@@ -107,7 +107,9 @@ static void drop_zeros(struct lease *l, const struct batch *b, uint64_t zero)
 			words[i] = word_make(PAGE_ZERO, 0);
 			word_record(lease_word(l, b->page[i]), words[i] | WORD_MOVING);
 		}
+	CRASH_POINT("zeros.recorded");
 	holes = batch_punch(l, b, zero, NULL);
+	CRASH_POINT("zeros.punched");
 	for (unsigned i = 0; i < b->count; i++) {
 		if (!(zero >> i & 1))
 			continue;
@@ -117,7 +119,9 @@ static void drop_zeros(struct lease *l, const struct batch *b, uint64_t zero)
 			words[i] = b->before[i]; /* kept by the kernel, and zero */
 		word_record(lease_word(l, b->page[i]), words[i]);
 	}
+	CRASH_POINT("zeros.settled");
 	batch_unprotect(l, b, zero);
+	CRASH_POINT("zeros.unprotected");
 	batch_unlock_and_wake(l, b, zero, words);
 	MOVES_END(&vm->stores);
 	segment_uncharge(l->memory, (uint64_t)__builtin_popcountll(holes));
@@ -305,6 +309,7 @@ static void look_again(struct lease *l, const uint32_t *pages, unsigned n, bool 
 		s->waiting[b.page[i] / 64] &= ~(1ull << b.page[i] % 64);
 	all = full_mask(b.count);
 	prot = inject.twin_share_unprotected ? all : batch_protect(l, &b);
+	CRASH_POINT("scan.protected");
 	have = batch_copy_out(l, &b, l->bench.buf, prot);
 	for (unsigned i = 0; i < b.count; i++) {
 		const uint8_t *content = l->bench.buf + i * PAGE_SIZE;
@@ -351,6 +356,7 @@ static void look_again(struct lease *l, const uint32_t *pages, unsigned n, bool 
 		else if (!clean && was && !(zero >> i & 1))
 			share_dirtied(l, b.page[i], false);
 	}
+	CRASH_POINT("scan.found");
 	drop_zeros(l, &b, zero);
 	rest = all & ~zero & ~like;
 	batch_unprotect(l, &b, rest & ~same);
@@ -531,7 +537,8 @@ void share_grant(struct vm *vm, uint64_t hand_pages, uint64_t read_pages)
 		pthread_mutex_unlock(&s->breaking_lock);
 		pool = atomic_load(&vm->pool);
 		atomic_store(&s->ticked, true);
-		if ((hand && read) || busy || (pool && pool_has_dead(pool)) || atomic_load(&vm->pages[PAGE_SHARED]) || atomic_load(&l->share_part))
+		if ((hand && read) || busy || (pool && pool_has_dead(pool)) || atomic_load(&vm->pages[PAGE_SHARED]) ||
+			atomic_load(&vm->pages[PAGE_BREAKING]) || atomic_load(&l->share_part))
 			share_poke(l);
 	}
 	pthread_mutex_unlock(&vm->lock);

@@ -138,8 +138,11 @@ static void lose(struct lease *l, uint64_t page, uint64_t before)
 	int r;
 
 	/* a marker of protection would be in poison's way */
+	lease_hold_begin(l, HOLD_FAULT);
 	uffd_unprotect(l->uffd, lease_client_address(l, page), PAGE_SIZE);
 	r = uffd_poison(l->uffd, lease_client_address(l, page), PAGE_SIZE);
+	lease_hold_end(l, HOLD_FAULT);
+	CRASH_POINT("lose_shared.poisoned");
 	if (word_state(before) != PAGE_LOST) {
 		ledger_move(l, page, before, PAGE_LOST);
 		atomic_fetch_add(&vm->lost_mapped_pages, 1);
@@ -151,6 +154,7 @@ static void lose(struct lease *l, uint64_t page, uint64_t before)
 			(unsigned long long)(l->gpa + page * PAGE_SIZE), r < 0 ? "waits" : "gets a machine check (SIGBUS)");
 	}
 	word_unlock(lease_word(l, page), word_make(PAGE_LOST, word_ref(before)) | WORD_MAPPED | (before & WORD_PIN_MASK));
+	CRASH_POINT("lose_shared.unlocked");
 	if (r == 0)
 		lease_wake(l, page, 1);
 }
@@ -172,6 +176,7 @@ void share_break(struct lease *l, struct bench *b, uint64_t page, uint64_t befor
 		lease_wake(l, page, 1);
 		return;
 	}
+	CRASH_POINT("break.held");
 	ledger_move(l, page, before, PAGE_BREAKING);
 	if (inject.twin_break_unheld) {
 		pool_release(pool, entry);
@@ -179,13 +184,18 @@ void share_break(struct lease *l, struct bench *b, uint64_t page, uint64_t befor
 		now = word_make(PAGE_BREAKING, 0) | pins;
 	}
 	word_record(lease_word(l, page), now);
+	CRASH_POINT("break.recorded");
 	n = share_break_later(l, page);
 	/* the list is emptied at the next tick, or when it is worth an order, or when there is soon no more room for breaks */
 	if (n % HOME_PAGES == 0 || n == breaking_limit(l->vm) / 2)
 		share_poke(l);
 	/* This wakes who waits for the page; nobody else drops its events, so nobody is left to be woken after the unlock. */
+	lease_hold_begin(l, HOLD_FAULT);
 	r = uffd_unprotect(l->uffd, lease_client_address(l, page), PAGE_SIZE);
+	lease_hold_end(l, HOLD_FAULT);
+	CRASH_POINT("break.unprotected");
 	word_unlock(lease_word(l, page), now);
+	CRASH_POINT("break.unlocked");
 	if (r < 0)
 		lease_wake(l, page, 1);
 	COUNT(l->vm, break_pages, 1);
@@ -212,6 +222,7 @@ void share_fill(struct lease *l, struct bench *b, uint64_t page, uint64_t before
 	}
 	if (r == 0)
 		pool_release(pool, word_ref(before));
+	CRASH_POINT("share_fill.there");
 	/* An event that was late finds the frame there.  Thousands within a second are of a client that never mapped the pool. */
 	if (r == 0 && !pool_charged) {
 		uint64_t now = now_ns();
@@ -224,6 +235,7 @@ void share_fill(struct lease *l, struct bench *b, uint64_t page, uint64_t before
 			vm_set_trouble(l->vm, true, "its library says that it mapped pages of the pool, and did not");
 	}
 	word_unlock(lease_word(l, page), before);
+	CRASH_POINT("share_fill.unlocked");
 	lease_wake(l, page, 1);
 }
 
@@ -262,7 +274,9 @@ static bool gather_home(struct lease *l, uint64_t page, uint64_t wait_ns, bool b
 		 * and the order would wait for it.  The frame is there: what is woken needs no event. */
 		lease_wake(l, page, 1);
 	}
+	CRASH_POINT("home.locked");
 	word_record(lease_word(l, page), w | WORD_MOVING);
+	CRASH_POINT("home.recorded");
 	o->what = REMAP_HOME;
 	o->page[o->n++] = (struct remap_page){ (uint32_t)page, w, word_ref(w) };
 	return true;
@@ -436,6 +450,7 @@ void share_end(struct lease *l)
 		return;
 	if (s->order.pending)
 		order_end(l, 0); /* an answer that comes now is nobody's */
+	CRASH_POINT("share_end.begun");
 	MOVES_BEGIN(&l->vm->stores);
 	for (uint64_t page = 0; page < l->pages; page++) {
 		uint64_t w;
@@ -451,6 +466,7 @@ void share_end(struct lease *l)
 			atomic_fetch_sub(&l->vm->lost_mapped_pages, 1);
 		ledger_move(l, page, w, PAGE_ZERO);
 		word_unlock(lease_word(l, page), word_make(PAGE_ZERO, 0) | (w & WORD_PIN_MASK));
+		CRASH_POINT("share_end.unlocked");
 		if (word_ref(w) && word_state(w) == PAGE_BREAKING)
 			pool_release(pool, word_ref(w));
 		if (word_ref(w))

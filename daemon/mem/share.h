@@ -27,7 +27,7 @@ struct remap_order {
 	bool answered;
 	int r;
 	unsigned pages;
-	uint8_t bits[ORDER_PAGES / 8];
+	uint8_t bits[2 * ORDER_PAGES / 8];	/* two for each page of a settle order */
 };
 
 struct share {
@@ -81,6 +81,9 @@ void order_add(struct share *s, uint64_t page, uint64_t before, uint64_t entry);
 bool order_settled(struct lease *l);
 /* It was carried out for its first `done` pages, and is over. */
 void order_end(struct lease *l, unsigned done);
+/* A lease that was found: its mappings are counted, and of these pages (locked, moving, in order; their entries held, two frames
+ * charged for each) only the client knows where they are.  It is asked when it is back. */
+void order_found(struct lease *l, const struct remap_page *pages, unsigned n);
 /* Send what was gathered, and wait a moment for the answer.  false: it could not be sent, and is undone. */
 bool order_send(struct lease *l);
 

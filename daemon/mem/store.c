@@ -51,16 +51,16 @@ void bench_fini(struct bench *b)
 }
 
 int stores_init(struct stores *s, struct arena *a, struct account *payer, const struct mem_settings *settings,
-	const struct stores_owner *owner, uint64_t size_bytes, const char *swap_dir, uint64_t swap_bytes, uint64_t ready_bytes,
+	const struct stores_owner *owner, struct kept_owner kept, uint64_t size_bytes, const char *swap_dir, uint64_t swap_bytes, uint64_t ready_bytes,
 	bool sparse, struct problem *p)
 {
 	int r;
 
 	*s = (struct stores){ .settings = settings, .owner = owner };
 	pthread_mutex_init(&s->lock, NULL);
-	r = cache_new(&s->cache, a, payer, size_bytes, settings, p);
+	r = cache_new(&s->cache, a, payer, kept, size_bytes, settings, p);
 	if (r == 0)
-		r = swap_new(&s->swap, a, payer, swap_dir, swap_bytes, ready_bytes, sparse, p);
+		r = swap_new(&s->swap, a, payer, kept, swap_dir, swap_bytes, ready_bytes, sparse, p);
 	if (r < 0)
 		stores_fini(s);
 	return r;
@@ -74,6 +74,12 @@ void stores_fini(struct stores *s)
 	swap_free(s->swap);
 	pthread_mutex_destroy(&s->lock);
 	*s = (struct stores){ 0 };
+}
+
+bool store_claim(struct stores *s, uint64_t w)
+{
+	return word_state(w) == PAGE_COMPRESSED ? cache_claim(s->cache, word_ref(w))
+						: swap_claim(s->swap, word_ref(w));
 }
 
 /* ---- in ---- */
@@ -122,6 +128,7 @@ uint64_t store_swap(struct stores *s, uint8_t *buf, uint64_t mask, uint64_t *wor
 			atomic_fetch_add(&s->swap_write_errors, 1);
 			break;
 		}
+		CRASH_POINT("swap_out.written");
 		for (unsigned i = 0; i < got; i++) {
 			words[index[i]] = word_make(PAGE_SWAPPED, first + i);
 			ok |= 1ull << index[i];
@@ -213,6 +220,7 @@ static int flush(struct stores *s, struct bench *b, struct moving *m)
 			atomic_fetch_add(&s->swap_write_errors, 1);
 			break;
 		}
+		CRASH_POINT("write_back.written");
 		for (unsigned i = done; i < done + got; i++) {
 			struct owned *o = &m->page[i];
 			uint64_t w = word_make(PAGE_SWAPPED, first + i - done) | (o->before & WORD_PIN_MASK);
@@ -223,7 +231,9 @@ static int flush(struct stores *s, struct bench *b, struct moving *m)
 				continue;
 			}
 			s->owner->move(s, o, PAGE_SWAPPED, w);
+			CRASH_POINT("write_back.moved");
 			cache_drop(s->cache, word_ref(o->before));
+			CRASH_POINT("write_back.dropped");
 			s->owner->unlock(s, o, w);
 		}
 		atomic_fetch_add(&s->swap_out_pages, got);
@@ -251,6 +261,7 @@ int store_write_back(struct stores *s, struct bench *b)
 		pthread_mutex_unlock(&s->lock);
 		return -ENOENT;
 	}
+	CRASH_POINT("write_back.taken");
 	while (r >= 0 && cache_next_object(s->cache, block, &cursor, &ref)) {
 		const struct cache_object *o = cache_look(s->cache, ref);
 		uint8_t *to = b->buf + m.count * PAGE_SIZE;
@@ -273,7 +284,9 @@ int store_write_back(struct stores *s, struct bench *b)
 		r = flush(s, b, &m);
 		written += r > 0 ? r : 0;
 	}
+	CRASH_POINT("write_back.flushed");
 	cache_end_block(s->cache, block);
+	CRASH_POINT("write_back.ended");
 	MOVES_END(s);
 	pthread_mutex_unlock(&s->lock);
 	return r < 0 ? r : written;
@@ -299,7 +312,9 @@ static void clean(struct stores *s)
 			if (r == 0) {
 				uint64_t w = word_make(PAGE_COMPRESSED, to) | (o.before & WORD_PIN_MASK);
 
+				CRASH_POINT("clean.copied");
 				word_record(o.word, w);
+				CRASH_POINT("clean.moved");
 				cache_drop(s->cache, ref);
 				s->owner->unlock(s, &o, w);
 				moved++;
@@ -309,6 +324,7 @@ static void clean(struct stores *s)
 		}
 		if (block != CACHE_NO_BLOCK)
 			cache_end_block(s->cache, block);
+		CRASH_POINT("clean.ended");
 		MOVES_END(s);
 		pthread_mutex_unlock(&s->lock);
 		atomic_fetch_add(&s->cleaned_pages, moved);

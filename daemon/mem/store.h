@@ -58,10 +58,12 @@ struct stores {
 /* `size_bytes`: the most that may ever be stored.  The swap file has room for `swap_bytes` of it, `ready_bytes` set aside
  * at once (swap_grow does the rest). */
 int stores_init(struct stores *s, struct arena *a, struct account *payer, const struct mem_settings *settings,
-	const struct stores_owner *owner, uint64_t size_bytes, const char *swap_dir, uint64_t swap_bytes, uint64_t ready_bytes,
+	const struct stores_owner *owner, struct kept_owner kept, uint64_t size_bytes, const char *swap_dir, uint64_t swap_bytes, uint64_t ready_bytes,
 	bool sparse, struct problem *p);
 /* Half-built ones too. */
 void stores_fini(struct stores *s);
+/* Stores that were found: a word refers to this.  false: there is nothing such. */
+bool store_claim(struct stores *s, uint64_t w);
 
 /* Into the cache.  false: it does not compress, or there is no room. */
 bool store_compress(struct stores *s, struct codec *codec, uint16_t lease, uint64_t page, const uint8_t *content,

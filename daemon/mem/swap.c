@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -17,6 +18,9 @@
 
 struct swap {
 	int fd;
+	struct kept *kept;
+	char tag[KEPT_TAG];	/* of the file */
+	bool is_kept;
 	bool direct, sparse;
 	uint64_t slots;		/* the most there may be */
 	uint64_t ready;		/* of these, set aside: under the lock */
@@ -24,6 +28,7 @@ struct swap {
 	pthread_mutex_t lock;
 	uint64_t *used;		/* a bit a slot */
 	uint64_t *charged;	/* a bit a block of checksums */
+	uint64_t *disputed;	/* as `used`; NULL: none */
 	uint64_t hint;		/* where the last allocation ended */
 	uint64_t n_used;
 };
@@ -63,8 +68,63 @@ static int preallocate(int fd, const char *dir, uint64_t from_bytes, uint64_t si
 		(unsigned long long)have >> 20);
 }
 
-int swap_new(struct swap **ret, struct arena *a, struct account *payer, const char *dir, uint64_t size_bytes,
-	uint64_t ready_bytes, bool sparse, struct problem *p)
+/* The file that a process before us has left. */
+static int take_file(struct swap *s)
+{
+	struct stat st;
+	int flags;
+
+	s->fd = kept_take(s->kept, s->tag);
+	if (s->fd < 0)
+		return 0;
+	s->is_kept = true;
+	flags = fcntl(s->fd, F_GETFL);
+	if (flags < 0 || fstat(s->fd, &st) < 0 || !S_ISREG(st.st_mode))
+		return -EBADMSG;
+	s->direct = flags & O_DIRECT;
+	/* what was set aside has made the file so long */
+	if (!s->sparse && (uint64_t)st.st_size / PAGE_SIZE > s->ready)
+		s->ready = (uint64_t)st.st_size / PAGE_SIZE;
+	if (s->ready > s->slots || (!s->sparse && (uint64_t)st.st_size / PAGE_SIZE < s->ready))
+		return -EBADMSG;
+	return 1;
+}
+
+static int make_file(struct swap *s, const char *dir, uint64_t ready_bytes, struct problem *p)
+{
+	int r;
+
+	s->fd = open_file(dir, &s->direct);
+	if (s->fd < 0) {
+		errno = -s->fd;
+		return problem_errno(p, "cannot make a swap file in %s", dir);
+	}
+	CRASH_POINT("swap_new.opened");
+	if (!s->sparse && ready_bytes) {
+		r = preallocate(s->fd, dir, 0, ready_bytes, p);
+		if (r < 0)
+			return r;
+	}
+	CRASH_POINT("swap_new.allocated");
+	r = kept_add(s->kept, s->tag, s->fd, p);
+	s->is_kept = r == 0;
+	return r;
+}
+
+static void charge_found(struct swap *s)
+{
+	uint64_t at = 0, to;
+
+	while (segment_next_data(s->sums, at, &at, &to)) {
+		for (uint64_t b = at / PAGE_SIZE; b < to / PAGE_SIZE; b++)
+			s->charged[b / 64] |= 1ull << (b % 64);
+		segment_charge_found(s->sums, (to - at) / PAGE_SIZE);
+		at = to;
+	}
+}
+
+int swap_new(struct swap **ret, struct arena *a, struct account *payer, struct kept_owner owner, const char *dir,
+	uint64_t size_bytes, uint64_t ready_bytes, bool sparse, struct problem *p)
 {
 	struct swap *s = calloc(1, sizeof *s);
 	uint64_t slots = size_bytes / PAGE_SIZE, blocks = (slots + SUMS_PER_BLOCK - 1) / SUMS_PER_BLOCK;
@@ -73,6 +133,8 @@ int swap_new(struct swap **ret, struct arena *a, struct account *payer, const ch
 	if (!s)
 		return problem_errno(p, "swap");
 	s->fd = -1;
+	s->kept = arena_kept(a);
+	kept_tag(s->tag, owner, "f");
 	s->slots = slots;
 	s->ready = ready_bytes / PAGE_SIZE;
 	s->sparse = sparse;
@@ -87,20 +149,20 @@ int swap_new(struct swap **ret, struct arena *a, struct account *payer, const ch
 		r = problem_errno(p, "swap");
 		goto fail;
 	}
-	s->fd = open_file(dir, &s->direct);
-	if (s->fd < 0) {
-		errno = -s->fd;
-		r = problem_errno(p, "cannot make a swap file in %s", dir);
-		goto fail;
-	}
-	if (!sparse && ready_bytes) {
-		r = preallocate(s->fd, dir, 0, ready_bytes, p);
-		if (r < 0)
-			goto fail;
-	}
-	r = segment_new(&s->sums, a, payer, SEGMENT_SWAP_MAP, blocks * PAGE_SIZE, p);
+	r = take_file(s);
+	if (r == 0 && owner.found)
+		r = -EBADMSG;
+	if (r < 0)
+		problem_set(p, -r, PROBLEM_SYSTEM, 0, 0, "what was kept as %s is missing, or no swap file", s->tag);
+	if (r == 0)
+		r = make_file(s, dir, ready_bytes, p);
 	if (r < 0)
 		goto fail;
+	r = segment_new(&s->sums, a, payer, SEGMENT_SWAP_MAP, owner, "k", blocks * PAGE_SIZE, p);
+	if (r < 0)
+		goto fail;
+	if (s->sums->found)
+		charge_found(s);
 	*ret = s;
 	return 0;
 fail:
@@ -112,12 +174,15 @@ void swap_free(struct swap *s)
 {
 	if (!s)
 		return;
+	if (s->is_kept)
+		kept_drop(s->kept, s->tag);
 	if (s->fd >= 0)
 		close(s->fd);
 	segment_free(s->sums);
 	pthread_mutex_destroy(&s->lock);
 	free(s->used);
 	free(s->charged);
+	free(s->disputed);
 	free(s);
 }
 
@@ -137,6 +202,7 @@ int swap_grow(struct swap *s, uint64_t slots)
 		r = preallocate(s->fd, "", ready * PAGE_SIZE, (slots - ready) * PAGE_SIZE, &p);
 	if (r < 0)
 		return r;
+	CRASH_POINT("swap.grown");
 	pthread_mutex_lock(&s->lock);
 	if (slots > s->ready)
 		s->ready = slots;
@@ -159,6 +225,7 @@ static bool charge_sums(struct swap *s, uint64_t first, unsigned count)
 			continue;
 		if (segment_charge(s->sums, 1, CHARGE_STORE) < 0)
 			return false;
+		CRASH_POINT("swap.sums_charged");
 		s->charged[b / 64] |= 1ull << (b % 64);
 	}
 	return true;
@@ -204,6 +271,7 @@ unsigned swap_alloc(struct swap *s, unsigned want, uint64_t *ret_first)
 	s->n_used += best_len;
 	s->hint = best + best_len;
 	pthread_mutex_unlock(&s->lock);
+	CRASH_POINT("swap.slots_taken");
 	*ret_first = best;
 	return best_len;
 }
@@ -219,6 +287,44 @@ void swap_release(struct swap *s, uint64_t first, unsigned count)
 	pthread_mutex_unlock(&s->lock);
 }
 
+bool swap_claim(struct swap *s, uint64_t slot)
+{
+	uint64_t block = slot / SUMS_PER_BLOCK, bit = 1ull << (slot % 64);
+
+	if (slot >= s->ready || !(s->charged[block / 64] >> (block % 64) & 1))
+		return false;
+	if (!(s->used[slot / 64] & bit)) {
+		s->used[slot / 64] |= bit;
+		s->n_used++;
+		return true;
+	}
+	if (!s->disputed)
+		s->disputed = calloc((s->slots + 63) / 64, sizeof *s->disputed);
+	if (s->disputed)
+		s->disputed[slot / 64] |= bit;
+	return false;
+}
+
+bool swap_is_disputed(const struct swap *s, uint64_t slot)
+{
+	return s->disputed && s->disputed[slot / 64] >> (slot % 64) & 1;
+}
+
+bool swap_has_disputed(const struct swap *s)
+{
+	return s->disputed;
+}
+
+void swap_claimed(struct swap *s)
+{
+	for (uint64_t i = 0; s->disputed && i < (s->slots + 63) / 64; i++) {
+		s->n_used -= (uint64_t)__builtin_popcountll(s->used[i] & s->disputed[i]);
+		s->used[i] &= ~s->disputed[i];
+	}
+	free(s->disputed);
+	s->disputed = NULL;
+}
+
 /* ---- content ---- */
 
 int swap_write(struct swap *s, uint64_t first, struct iovec *pages, unsigned count)
@@ -229,6 +335,7 @@ int swap_write(struct swap *s, uint64_t first, struct iovec *pages, unsigned cou
 
 	for (unsigned i = 0; i < count; i++)
 		sums[first + i] = checksum_page(pages[i].iov_base);
+	CRASH_POINT("swap.summed");
 	while (done < count) {
 		ssize_t n;
 

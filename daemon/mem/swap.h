@@ -18,9 +18,10 @@
 
 struct swap;
 
-/* Slots for `size_bytes`, of which `ready_bytes` are set aside now. */
-int swap_new(struct swap **ret, struct arena *a, struct account *payer, const char *dir, uint64_t size_bytes,
-	uint64_t ready_bytes, bool sparse, struct problem *p);
+/* Slots for `size_bytes`, of which `ready_bytes` are set aside now.  File and checksums are kept for the owner; if they were found,
+ * all slots are free until they are claimed. */
+int swap_new(struct swap **ret, struct arena *a, struct account *payer, struct kept_owner owner, const char *dir,
+	uint64_t size_bytes, uint64_t ready_bytes, bool sparse, struct problem *p);
 void swap_free(struct swap *s);
 /* Set aside so many slots in all, if they are not yet; slots beyond are not given out.  -ENOSPC, or what the disk says. */
 int swap_grow(struct swap *s, uint64_t slots);
@@ -28,6 +29,14 @@ int swap_grow(struct swap *s, uint64_t slots);
 /* Up to `want` neighbouring slots; *ret_first is the first.  How many (0: none left). */
 unsigned swap_alloc(struct swap *s, unsigned want, uint64_t *ret_first);
 void swap_release(struct swap *s, uint64_t first, unsigned count);
+
+/* A word that was found refers to this slot.  false: there is none such. */
+bool swap_claim(struct swap *s, uint64_t slot);
+/* Whether two words have claimed it: nobody knows whose it is. */
+bool swap_is_disputed(const struct swap *s, uint64_t slot);
+bool swap_has_disputed(const struct swap *s);
+/* All claims have been made, and no word refers to a disputed slot any more. */
+void swap_claimed(struct swap *s);
 
 /* Write `count` pages (one iovec each, page-aligned) into neighbouring slots and wait until they are there.
  * 0 or -errno; on an error nothing may be assumed about the slots. */

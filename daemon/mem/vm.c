@@ -1,6 +1,8 @@
 #include "mem/vm_impl.h"
 
+#include "base/clock.h"
 #include "base/peak.h"
+#include "mem/inject.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -14,17 +16,20 @@ const char *const fault_cause_names[FAULT_CAUSES] = {
 	[FAULT_SHARED] = "shared", [FAULT_BREAK] = "break",
 };
 
-/* What the arena pays for a VM beside its pages at the worst: page map, checksums of the swap file, one block of the cache
+#define STATE_PAGES 2u
+
+/* What the arena pays for a VM beside its pages at the worst: page map, checksums of the swap file, its state, one block of the cache
  * that is being filled and one of survivors, and what breaking shared pages must never lack: a run of frames. */
 static uint64_t overhead_frames(uint64_t size_bytes, uint64_t swap_bytes)
 {
 	uint64_t words_per_frame = PAGE_SIZE / 8;
 
 	return (size_bytes / PAGE_SIZE + words_per_frame - 1) / words_per_frame +
-		(swap_bytes / PAGE_SIZE + words_per_frame - 1) / words_per_frame + 2 * CACHE_BLOCK_PAGES + RUN_MAX;
+		(swap_bytes / PAGE_SIZE + words_per_frame - 1) / words_per_frame + 2 * CACHE_BLOCK_PAGES + RUN_MAX +
+		STATE_PAGES;
 }
 
-static int check_config(const struct vm_config *c, struct problem *p)
+int vm_check_config(const struct vm_config *c, struct problem *p)
 {
 	if (!c->size_bytes || c->size_bytes % PAGE_SIZE || c->size_bytes > 1ull << 44)
 		return problem_set(p, EINVAL, PROBLEM_INVALID_SIZE, c->size_bytes, PAGE_SIZE,
@@ -45,40 +50,91 @@ static int check_config(const struct vm_config *c, struct problem *p)
 	return 0;
 }
 
+static uint64_t swap_bytes_of(const struct vm_config *c)
+{
+	return c->size_bytes - c->reservation_bytes;
+}
+
+int vm_make(struct vm **ret, struct arena *a, const struct mem_settings *settings, struct kept_owner owner)
+{
+	struct vm *vm = calloc(1, sizeof *vm);
+
+	if (!vm)
+		return -ENOMEM;
+	vm->arena = a;
+	vm->settings = settings;
+	vm->owner = owner;
+	list_init(&vm->leases);
+	pthread_mutex_init(&vm->lock, NULL);
+	account_init(&vm->account, a, UINT64_MAX);
+	*ret = vm;
+	return 0;
+}
+
+int vm_equip(struct vm *vm, const struct vm_config *c, struct problem *p)
+{
+	uint64_t swap_bytes = swap_bytes_of(c), frames = c->reservation_bytes / PAGE_SIZE + overhead_frames(c->size_bytes, swap_bytes);
+	int r = 0;
+
+	if (vm->owner.found)
+		arena_reserve_found(vm->arena, frames);
+	else
+		r = arena_reserve(vm->arena, frames, p);
+	if (r < 0)
+		return r;
+	vm->reserved_frames = frames;
+	vm->config = *c;
+	vm->card.config = *c;
+	atomic_store(&vm->account.limit_frames, c->limit_bytes ? c->limit_bytes / PAGE_SIZE : UINT64_MAX);
+	return stores_init(&vm->stores, vm->arena, &vm->account, vm->settings, &vm_stores_owner, vm->owner, c->size_bytes,
+		c->swap_dir, swap_bytes, swap_bytes, c->keep_swap_sparse, p);
+}
+
 int vm_new(struct vm **ret, struct arena *a, const struct mem_settings *settings, const struct vm_config *c,
 	struct problem *p)
 {
-	uint64_t swap_bytes, frames;
+	struct kept_owner owner = { .kind = KEPT_VM };
 	struct vm *vm;
-	int r = check_config(c, p);
+	int r = vm_check_config(c, p);
 
 	if (r < 0)
 		return r;
-	swap_bytes = c->size_bytes - c->reservation_bytes;
-	frames = c->reservation_bytes / PAGE_SIZE + overhead_frames(c->size_bytes, swap_bytes);
-	r = arena_reserve(a, frames, p);
+	owner.number = kept_number(arena_kept(a));
+	r = vm_make(&vm, a, settings, owner);
 	if (r < 0)
-		return r;
-	vm = calloc(1, sizeof *vm);
-	if (!vm) {
-		arena_unreserve(a, frames);
 		return problem_errno(p, "vm");
-	}
-	vm->arena = a;
-	vm->settings = settings;
-	vm->config = *c;
-	vm->reserved_frames = frames;
-	list_init(&vm->leases);
-	pthread_mutex_init(&vm->lock, NULL);
-	account_init(&vm->account, a, c->limit_bytes ? c->limit_bytes / PAGE_SIZE : UINT64_MAX);
-	r = stores_init(&vm->stores, a, &vm->account, settings, &vm_stores_owner, c->size_bytes, c->swap_dir, swap_bytes,
-		swap_bytes, c->keep_swap_sparse, p);
+	r = vm_equip(vm, c, p);
+	CRASH_POINT("vm_new.stores");
+	if (r == 0)
+		r = state_init(&vm->state, a, &vm->account, owner, LEASE_ID_MAX, p);
 	if (r < 0) {
 		vm_free(vm);
 		return r;
 	}
 	*ret = vm;
 	return 0;
+}
+
+void vm_keep(struct vm *vm, const void *client, size_t bytes)
+{
+	assert(bytes <= sizeof vm->card.client);
+	memcpy(vm->card.client, client, bytes);
+	vm->card.client_bytes = (uint32_t)bytes;
+	state_write_card(&vm->state, &vm->card, sizeof vm->card);
+	CRASH_POINT("vm_keep.written");
+}
+
+const void *vm_client(const struct vm *vm, size_t *ret_bytes)
+{
+	*ret_bytes = vm->card.client_bytes;
+	return vm->card.client;
+}
+
+/* What is kept has changed, if the VM is there for good already. */
+static void card_changed(struct vm *vm)
+{
+	if (vm->card.client_bytes)
+		state_write_card(&vm->state, &vm->card, sizeof vm->card);
 }
 
 void vm_stop(struct vm *vm, void (*gone)(void *userdata), void *userdata)
@@ -95,6 +151,7 @@ void vm_stop(struct vm *vm, void (*gone)(void *userdata), void *userdata)
 	vm->gone_data = userdata;
 	none = vm->live_workers == 0;
 	pthread_mutex_unlock(&vm->lock);
+	CRASH_POINT("vm_stop.begun");
 	/* leases come and go on this thread only */
 	list_foreach(i, &vm->leases) {
 		struct lease *l = container_of(i, struct lease, link);
@@ -110,13 +167,21 @@ void vm_free(struct vm *vm)
 {
 	if (!vm)
 		return;
+	if (vm->state.segment)
+		state_end(&vm->state);
+	CRASH_POINT("vm_free.ended");
 	list_foreach_safe(i, &vm->leases)
 		lease_free(container_of(i, struct lease, link));
 	assert(vm->live_workers == 0);
+	CRASH_POINT("vm_free.leases");
 	pool_unref(atomic_load(&vm->pool));
+	CRASH_POINT("vm_free.pool");
 	stores_fini(&vm->stores);
+	CRASH_POINT("vm_free.stores");
+	state_fini(&vm->state);
 	account_fini(&vm->account);
 	arena_unreserve(vm->arena, vm->reserved_frames);
+	kept_return(arena_kept(vm->arena), vm->owner.number);
 	pthread_mutex_destroy(&vm->lock);
 	free(vm);
 }
@@ -134,6 +199,25 @@ struct account *vm_account(struct vm *vm)
 const char *vm_trouble(const struct vm *vm)
 {
 	return atomic_load(&vm->troubled) == 2 ? vm->trouble : "";
+}
+
+uint64_t vm_held_since_ns(struct vm *vm)
+{
+	uint64_t since_ns = 0;
+
+	pthread_mutex_lock(&vm->lock);
+	list_foreach(at, &vm->leases) {
+		struct lease *l = container_of(at, struct lease, link);
+
+		for (unsigned i = 0; i < HOLDERS; i++) {
+			uint64_t ns = atomic_load(&l->held_since_ns[i]);
+
+			if (ns && (!since_ns || ns < since_ns))
+				since_ns = ns;
+		}
+	}
+	pthread_mutex_unlock(&vm->lock);
+	return since_ns;
 }
 
 bool vm_must_end(const struct vm *vm)
@@ -158,7 +242,7 @@ void vm_set_trouble(struct vm *vm, bool must_end, const char *fmt, ...)
 
 void vm_set_orders(struct vm *vm, const struct vm_orders *orders)
 {
-	if (!orders->zap || !orders->present || !orders->remap || !orders->private_copies) {
+	if (!orders->zap || !orders->present || !orders->remap || !orders->private_copies || !orders->hand_over) {
 		atomic_store(&vm->has_orders, false);
 		return;
 	}
@@ -196,6 +280,11 @@ struct lease *vm_find_stored_lease(struct vm *vm, uint32_t id)
 struct lease *vm_first_lease(struct vm *vm)
 {
 	return list_empty(&vm->leases) ? NULL : container_of(vm->leases.next, struct lease, link);
+}
+
+void vm_set_leaving(struct vm *vm, bool leaving)
+{
+	atomic_store(&vm->account.leaving, leaving);
 }
 
 /* ---- stores ---- */
@@ -252,6 +341,8 @@ void vm_forget(struct vm *vm, uint64_t w)
 void vm_set_sharing(struct vm *vm, enum sharing s)
 {
 	atomic_store(&vm->sharing, s);
+	vm->card.sharing = s;
+	card_changed(vm);
 }
 
 struct pool *vm_pool(struct vm *vm)
@@ -273,7 +364,13 @@ int vm_join_pool(struct vm *vm, struct pool *p, uint64_t vma_budget)
 	/* leases come and go on this thread only; their workers begin when they see the pool */
 	list_foreach(i, &vm->leases)
 		share_join(container_of(i, struct lease, link), p);
+	CRASH_POINT("vm_join.leases");
+	vm->card.vma_budget = vma_budget;
+	vm->card.pool = pool_number(p);
+	card_changed(vm);
+	CRASH_POINT("vm_join.kept");
 	atomic_store(&vm->pool, pool_ref(p));
+	CRASH_POINT("vm_join.done");
 	return 0;
 }
 
@@ -375,6 +472,27 @@ uint64_t vm_check_wall(struct vm *vm)
 
 /* ---- numbers ---- */
 
+static uint64_t longest(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
+/* Who waits in the fault thread's hands, and who was dropped because its page is busy. */
+static uint64_t lease_stalled_ns(struct lease *l)
+{
+	uint64_t oldest = atomic_load_explicit(&l->serving_ns, memory_order_relaxed), now;
+
+	if (atomic_load(&l->n_waits)) {
+		pthread_mutex_lock(&l->ledger_lock);
+		for (unsigned i = 0; i < WAITS; i++)
+			if (l->waits[i].began_ns && (!oldest || l->waits[i].began_ns < oldest))
+				oldest = l->waits[i].began_ns;
+		pthread_mutex_unlock(&l->ledger_lock);
+	}
+	now = now_ns();
+	return oldest && now > oldest ? now - oldest : 0;
+}
+
 void vm_numbers(struct vm *vm, struct vm_numbers *n)
 {
 	struct cache_numbers c;
@@ -422,6 +540,7 @@ void vm_numbers(struct vm *vm, struct vm_numbers *n)
 
 		n->overhead_bytes += atomic_load(&l->map.segment->frames) * PAGE_SIZE;
 		n->shared_charge_bytes += atomic_load(&l->share_part) >> POOL_PART_SHIFT;
+		n->stalled_ns = longest(n->stalled_ns, lease_stalled_ns(l));
 	}
 	pthread_mutex_unlock(&vm->lock);
 	/* parts are summed up now and then: what has been shared since is not in them yet */

@@ -11,6 +11,7 @@
 #include "mem/page.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct vm;
@@ -37,6 +38,7 @@ struct mem_settings {
 	_Atomic unsigned swap_spin_us;		/* how long a read from disk is waited for awake; 0: asleep at once */
 	_Atomic unsigned fault_around_pages;	/* most pages brought in at a sequential fault; 1: off */
 	_Atomic unsigned share_rate_max;	/* pages a second and VM that may be read or protected for sharing; 0: off */
+	_Atomic bool park;			/* this process ends: no thread may go where a client could hold it */
 };
 
 struct vm_numbers {
@@ -59,6 +61,12 @@ int vm_new(struct vm **ret, struct arena *a, const struct mem_settings *settings
 void vm_stop(struct vm *vm, void (*gone)(void *userdata), void *userdata);
 void vm_free(struct vm *vm);
 
+/* What the VM's owner wants to find with it at a restart; with the first one the VM is there at all. */
+#define VM_CLIENT_MAX 1024
+void vm_keep(struct vm *vm, const void *client, size_t bytes);
+/* The same, and how much it is. */
+const void *vm_client(const struct vm *vm, size_t *ret_bytes);
+
 const struct vm_config *vm_config(const struct vm *vm);
 void vm_numbers(struct vm *vm, struct vm_numbers *ret);
 /* Histogram of one cause over all leases. */
@@ -68,6 +76,8 @@ struct account *vm_account(struct vm *vm);
 const char *vm_trouble(const struct vm *vm);
 /* Whether that reason is the client's own doing (it took memory that is not there): end its session. */
 bool vm_must_end(const struct vm *vm);
+/* Since when a thread of the VM is in a system call that takes locks of its client; 0: none is.  The longest. */
+uint64_t vm_held_since_ns(struct vm *vm);
 
 /* Ask the VM's leases to evict `frames` in all; `limit`: because of its own limit.  Never blocks; the work is
  * spread over the lease workers.  Replaces an earlier unfinished request. */
@@ -76,6 +86,9 @@ void vm_reclaim(struct vm *vm, uint64_t frames, bool limit);
 bool vm_reclaiming(struct vm *vm);
 /* Compare what the client's memfds hold with what it is charged; charges what it took behind our back. */
 uint64_t vm_check_wall(struct vm *vm);
+
+/* Its leases are gathered to leave the arena: what it needs for that is beyond capacity and limit. */
+void vm_set_leaving(struct vm *vm, bool leaving);
 
 /* ---- sharing (share.c) ---- */
 
@@ -101,7 +114,7 @@ void vm_remap_answered(struct vm *vm, uint32_t lease, uint64_t order, int r, con
 struct pool_run {
 	uint64_t page, count, pool_page;
 };
-enum remap { REMAP_SHARE, REMAP_HOME };
+enum remap { REMAP_SHARE, REMAP_HOME, REMAP_SETTLE };
 
 /* The order channel to the client library (root: orders.c).  All are called on a lease worker. */
 struct vm_orders {
@@ -113,10 +126,13 @@ struct vm_orders {
 	int (*present)(void *userdata, struct lease *l, const struct run *runs, unsigned n, uint8_t *ret_bits);
 	/* Which of these pages, mapped from the pool, are private copies.  As `present`. */
 	int (*private_copies)(void *userdata, struct lease *l, const struct run *runs, unsigned n, uint8_t *ret_bits);
-	/* Map these runs from the pool, or bring them home: at most RUN_MAX * 8 pages.  Sent, not waited for: the answer comes
+	/* Map these runs from the pool, or bring them home, or say what became of such an order (two bits a page: mapped from the
+	 * pool, all of them, then clean): at most RUN_MAX * 8 pages.  Sent, not waited for: the answer comes
 	 * by vm_remap_answered with *ret_order.  0, or -errno if it was not sent. */
 	int (*remap)(void *userdata, struct lease *l, enum remap what, const struct pool_run *runs, unsigned n,
 		uint64_t *ret_order);
+	/* The whole lease, so many pages, is the client's from now on; waits, at most ten seconds.  0: it has it.  -ETIMEDOUT: nobody knows. */
+	int (*hand_over)(void *userdata, struct lease *l, uint64_t pages);
 	void *userdata;
 };
 /* NULL functions: no orders (the default). */

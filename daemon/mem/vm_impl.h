@@ -16,8 +16,10 @@
  * holds a word while waiting for memory. */
 #pragma once
 
+#include "base/clock.h"
 #include "base/list.h"
 #include "mem/pool.h"
+#include "mem/state.h"
 #include "mem/store.h"
 
 #include <pthread.h>
@@ -33,8 +35,21 @@ struct vm_counters {
 void vm_set_trouble(struct vm *vm, bool must_end, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 #define COUNT(vm, name, n) atomic_fetch_add_explicit(&(vm)->counters.name, (n), memory_order_relaxed)
 
+/* What is kept of a VM (state.h).  It only grows. */
+struct vm_card {
+	struct vm_config config;
+	uint32_t sharing;		/* enum sharing */
+	uint32_t pool;			/* its number; 0: none */
+	uint64_t vma_budget;
+	uint32_t client_bytes;
+	uint8_t client[VM_CLIENT_MAX];
+};
+
 struct vm {
 	struct arena *arena;
+	struct kept_owner owner;
+	struct state state;
+	struct vm_card card;
 	const struct mem_settings *settings;
 	struct vm_config config;
 	struct account account;
@@ -88,6 +103,9 @@ struct stream {
 	unsigned age;
 };
 
+/* The threads of a lease that its client can hold. */
+enum holder { HOLD_WORKER, HOLD_FAULT, HOLDERS };
+
 struct lease {
 	struct list link;		/* of the VM */
 	struct vm *vm;
@@ -97,6 +115,9 @@ struct lease {
 	struct segment *memory;
 	struct page_map map;
 
+	bool was_found;			/* it is of a process before us */
+	char uffd_tag[KEPT_TAG];
+	struct state_lease *record;	/* NULL: it is not activated */
 	int uffd;			/* the client's */
 	uint64_t address;		/* where the client mapped it */
 	int own_uffd;			/* ours, for the mapping that we fill through */
@@ -107,7 +128,15 @@ struct lease {
 	bool has_worker;		/* from the lease's first to its last moment */
 	_Atomic bool active;		/* the client has mapped it; both threads run (or ran) */
 	_Atomic bool ending;		/* no new jobs, reclaim stops */
+	_Atomic bool staying;		/* nothing is taken from it, nothing shared: it is being handed over */
+	_Atomic bool handing;		/* the client was told to take it, and has not answered */
+	_Atomic bool plain;		/* handed over */
+	uint64_t handed_pages;		/* worker only */
+	uint32_t *unsure;		/* pages whose words were found moving, until the worker has looked */
+	unsigned n_unsure;
 	_Atomic bool fault_stop, fault_ended;
+
+	_Atomic uint64_t held_since_ns[HOLDERS];	/* lease_hold_begin; 0: not */
 
 	pthread_mutex_t jobs_lock;
 	pthread_cond_t jobs_cond;
@@ -139,6 +168,7 @@ struct lease {
 	struct wait waits[WAITS];
 	_Atomic unsigned n_waits;
 
+	_Atomic uint64_t serving_ns;	/* when the event that is being served was read; 0: none is */
 	struct stream streams[STREAMS];	/* fault thread only */
 	unsigned stream_clock;
 
@@ -152,6 +182,23 @@ struct lease {
 	struct bench bench;
 	struct victims *victims;
 };
+
+/* ---- life (vm.c, lease.c) ---- */
+
+/* A VM without anything; and what it needs to be one: its promises, its stores.  -errno from vm_equip: vm_free it. */
+int vm_make(struct vm **ret, struct arena *a, const struct mem_settings *settings, struct kept_owner owner);
+int vm_check_config(const struct vm_config *c, struct problem *p);
+int vm_equip(struct vm *vm, const struct vm_config *c, struct problem *p);
+
+#define LEASE_ID_MAX 65535u
+
+/* A lease that was found, as its record says: in the VM's list, without a thread, its words as they were left (recover.c). */
+int lease_found(struct lease **ret, struct vm *vm, uint32_t id, const struct state_lease *record, struct problem *p);
+/* Its words are settled: what works on it from now on, its threads included. */
+int lease_serve(struct lease *l, struct problem *p);
+
+/* It is not there any more at a restart. */
+void lease_forget(struct lease *l);
 
 /* ---- ledger (lease.c) ---- */
 
@@ -284,8 +331,40 @@ void victims_restart(struct lease *l);
 /* Lock up to RUN_MAX victims into the batch (sorted).  0: nothing to be had. */
 unsigned victims_pick(struct lease *l, struct batch *batch);
 
+/* ---- pins.c, hand_over.c ---- */
+int lease_pin(struct lease *l, struct job *job);
+int lease_unpin(struct lease *l, struct job *job);
+int lease_gather(struct lease *l, uint64_t *ret_pages);
+int lease_hand_over(struct lease *l);
+
+/* ---- recover.c ---- */
+/* Whether pages that were found moving are there: the worker's first act, for looking may wait for the client. */
+void lease_settle_unsure(struct lease *l);
+
 /* ---- worker.c ---- */
+
+/* This thread goes into a system call that takes locks of its client, which may hold them (vm_held_since_ns): nothing else is
+ * done between these two, least of all on our own disk.  They do not nest.  A process that ends while such a thread is in the
+ * kernel waits for the client, so before that it is told to park: for the words it is as if it had died here. */
+_Noreturn void lease_park(struct lease *l, enum holder h);
+static inline void lease_hold_begin(struct lease *l, enum holder h)
+{
+	atomic_store(&l->held_since_ns[h], now_ns());
+	if (atomic_load(&l->vm->settings->park))
+		lease_park(l, h);
+}
+
+static inline void lease_hold_end(struct lease *l, enum holder h)
+{
+	atomic_store_explicit(&l->held_since_ns[h], 0, memory_order_relaxed);
+}
+
 void *worker_main(void *lease);
+/* A populate or pin that is not done by then is refused: the client's call must be answered before it times out (10 s),
+ * because a connection that has lost step is of no use any more.  The library asks for 32 MiB at a time. */
+#define GIVE_UP_NS (8 * NS_PER_S)
+/* Bring the range in; `wait`: for frames, else only while there are some.  0, -ENOMEM, -EIO (a page is lost), -ESHUTDOWN. */
+int lease_populate(struct lease *l, struct run range, bool wait, uint64_t *ret_pages);
 /* Wait for a word: own worker only.  false after `timeout_ns`, or when the lease ends. */
 bool lease_lock_word(struct lease *l, uint64_t page, uint64_t timeout_ns, uint64_t *ret_before);
 /* Wait for the worker's next poke after `*seen`, at most so long; what it was poked for stays to be done. */
@@ -298,8 +377,6 @@ void lease_serve_reclaim(struct lease *l);
 void lease_serve_audits(struct lease *l);
 /* Ends and joins it (lease.c). */
 void lease_end_fault_thread(struct lease *l);
-/* Close a descriptor that a client passed, on the worker: closing a file of its own making may block (lease.c). */
-void lease_close_refused(struct lease *l, int fd);
 
 /* ---- audit.c ---- */
 void lease_run_audit(struct lease *l, struct lease_audit *ret);

@@ -11,15 +11,13 @@
 #include <time.h>
 
 #define FAILED_BATCHES_MAX 4u
-/* A populate or pin that is not done by then is refused: the client's call must be answered before it times out (10 s),
- * because a connection that has lost step is of no use any more.  The library asks for 32 MiB at a time. */
-#define GIVE_UP_NS	   (8 * NS_PER_S)
 #define WAIT_NS		   (2 * NS_PER_MS)
+#define EMPTY_BYTES	   (1ull << 30)
 
 void lease_request_reclaim(struct lease *l, uint64_t frames, bool limit)
 {
 	pthread_mutex_lock(&l->jobs_lock);
-	if (!l->ended) {
+	if (!l->ended && !atomic_load(&l->staying)) {
 		atomic_store(&l->reclaim_limit, limit);
 		atomic_store(&l->reclaim, frames);
 		pthread_cond_signal(&l->jobs_cond);
@@ -37,7 +35,7 @@ void lease_request_refresh(struct lease *l)
 
 int lease_submit(struct lease *l, struct job *job)
 {
-	bool ranged = job->kind != JOB_AUDIT && job->kind != JOB_RELEASE;
+	bool ranged = job->kind < JOB_GATHER;
 	int r = 0;
 
 	if (ranged && (job->range.page > l->pages || job->range.count > l->pages - job->range.page))
@@ -177,7 +175,7 @@ void lease_serve_reclaim(struct lease *l)
 
 	if (pool)
 		pool_reap(pool);
-	if (l->active && atomic_load(&l->reclaim))
+	if (l->active && atomic_load(&l->reclaim) && !atomic_load(&l->staying))
 		reclaim_some(l);
 }
 
@@ -204,7 +202,7 @@ static int charge_frame(struct lease *l, bool wait)
 	return 0;
 }
 
-static int populate(struct lease *l, struct run range, bool wait, uint64_t *ret_pages)
+int lease_populate(struct lease *l, struct run range, bool wait, uint64_t *ret_pages)
 {
 	uint64_t end = range.page + range.count;
 
@@ -257,6 +255,7 @@ static int populate(struct lease *l, struct run range, bool wait, uint64_t *ret_
 				return -EIO;
 			continue; /* became resident, or changed: look again */
 		}
+		CRASH_POINT("populate.locked");
 		n = fill_run(l, &l->bench, page, n, before, false);
 		if (!n)
 			return atomic_load(&l->ending) ? -ESHUTDOWN : -EIO;
@@ -265,78 +264,6 @@ static int populate(struct lease *l, struct run range, bool wait, uint64_t *ret_
 		page += n;
 	}
 	return 0;
-}
-
-/* ---- pins: a count in the word, kept through every state ---- */
-
-/* The worker is the only thread that changes pins: what it checks first still holds when it applies. */
-static int check_pins(struct lease *l, struct run range, bool pin)
-{
-	struct vm *vm = l->vm;
-	uint64_t new_pages = 0;
-
-	for (uint64_t page = range.page; page < range.page + range.count; page++) {
-		unsigned pins = word_pins(page_map_read(&l->map, page));
-
-		if (pin ? pins == WORD_PIN_MAX : pins == 0)
-			return -ERANGE;
-		new_pages += pin && !pins;
-	}
-	/* several leases of a VM pin at the same time: take first, give back if it was too much */
-	if (atomic_fetch_add(&vm->pinned_pages, new_pages) + new_pages > vm->config.reservation_bytes / PAGE_SIZE && new_pages) {
-		atomic_fetch_sub(&vm->pinned_pages, new_pages);
-		return -ENOMEM;
-	}
-	return 0;
-}
-
-/* The words of the range have been touched.  How many pages it was done for: less than all if the lease ends, or if somebody
- * has a word for longer than the job may take. */
-static uint64_t apply_pins(struct lease *l, struct run range, bool pin)
-{
-	uint64_t until_ns = l->job_began_ns + GIVE_UP_NS, unpinned = 0, done = 0;
-
-	while (done < range.count) {
-		uint64_t page = range.page + done, before, now;
-
-		if (page % RUN_MAX == 0)
-			lease_serve_reclaim(l);
-		if (!lease_lock_word(l, page, NS_PER_MS, &before)) {
-			if (atomic_load(&l->ending) || now_ns() > until_ns)
-				break;
-			lease_serve_reclaim(l);
-			continue;
-		}
-		now = pin ? before + (1ull << WORD_PIN_SHIFT) : before - (1ull << WORD_PIN_SHIFT);
-		unpinned += !pin && !word_pins(now);
-		word_unlock(lease_word(l, page), now);
-		lease_wake(l, page, 1);
-		done++;
-	}
-	atomic_fetch_sub(&l->vm->pinned_pages, unpinned);
-	return done;
-}
-
-static int pin(struct lease *l, struct run range, uint64_t *ret_pages)
-{
-	uint64_t done;
-	int r;
-
-	for (uint64_t page = range.page; page < range.page + range.count; page++)
-		if (page_map_touch(&l->map, page) < 0)
-			return -ENOMEM;
-	/* Pages that are shared must have frames of their own.  This thread shares no other meanwhile, and pinned ones never. */
-	r = share_bring_home(l, range, l->job_began_ns + GIVE_UP_NS);
-	if (r < 0)
-		return r;
-	r = check_pins(l, range, true);
-	if (r < 0)
-		return r;
-	done = apply_pins(l, range, true);
-	r = done < range.count ? -ETIMEDOUT : populate(l, range, true, ret_pages);
-	if (r < 0)
-		apply_pins(l, (struct run){ range.page, done }, false);
-	return r;
 }
 
 /* ---- the other jobs ---- */
@@ -378,9 +305,41 @@ static int discard(struct lease *l, struct run range, uint64_t *ret_pages)
 	return r;
 }
 
+/* A test says what to evict, and when. */
+static void evict_at_once(struct lease *l, struct run range)
+{
+	struct pool *pool = atomic_load(&l->vm->pool);
+	struct batch b = { .count = 0 };
+	bool mapped = false;
+
+	store_keep_up(&l->vm->stores, &l->bench);
+	for (uint64_t page = range.page; page < range.page + range.count && b.count < RUN_MAX; page++) {
+		uint64_t w;
+
+		if (!page_map_has(&l->map, page) || !lease_lock_word(l, page, NS_PER_S, &w))
+			continue;
+		mapped |= is_mapped(w);
+		if (word_state(w) == PAGE_RESIDENT && !word_pins(w)) {
+			b.page[b.count] = page;
+			b.before[b.count++] = w;
+		} else {
+			word_unlock(lease_word(l, page), w);
+			lease_wake(l, page, 1);
+		}
+	}
+	if (b.count)
+		evict_batch(l, &l->bench, &b);
+	if (mapped && pool)
+		pool_evict(pool, &l->bench, RUN_MAX);
+	cache_trim(l->vm->stores.cache, 1);
+}
+
 static void dont_need(struct lease *l, struct run range, uint64_t *ret_pages)
 {
 	bool patient = true;
+
+	if (inject.hasty)
+		evict_at_once(l, range);
 
 	for (uint64_t page = range.page; page < range.page + range.count; page++) {
 		uint64_t w = page_map_read(&l->map, page);
@@ -403,10 +362,16 @@ static void dont_need(struct lease *l, struct run range, uint64_t *ret_pages)
  * given to somebody else.  Whoever still touches them there waits; it reads no zeros. */
 static void empty(struct lease *l)
 {
-	if (inject.twin_no_punch)
+	/* what may be the client's own is never emptied: at the worst it keeps what nobody pays for */
+	if (inject.twin_no_punch || atomic_load(&l->plain) || atomic_load(&l->handing))
 		return;
 	for (unsigned tries = 0; tries < 3; tries++) {
-		(void)fallocate(l->memory->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)(l->pages * PAGE_SIZE));
+		/* in pieces: how long it takes must tell of the client, not of the size */
+		for (uint64_t at = 0; at < l->memory->size_bytes; at += EMPTY_BYTES) {
+			lease_hold_begin(l, HOLD_WORKER);
+			(void)fallocate(l->memory->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)at, EMPTY_BYTES);
+			lease_hold_end(l, HOLD_WORKER);
+		}
 		if (!segment_blocks(l->memory))
 			return;
 	}
@@ -420,10 +385,15 @@ static void release(struct lease *l)
 	struct vm *vm = l->vm;
 	uint64_t pinned = 0;
 
+	lease_forget(l);
+	CRASH_POINT("release.recorded");
 	if (l->active)
 		lease_end_fault_thread(l);
+	CRASH_POINT("release.begun");
 	share_end(l);
+	CRASH_POINT("release.unshared");
 	empty(l);
+	CRASH_POINT("release.emptied");
 	pthread_mutex_lock(&vm->stores.lock);
 	MOVES_BEGIN(&vm->stores);
 	for (uint64_t page = 0; page < l->pages; page++) {
@@ -437,21 +407,26 @@ static void release(struct lease *l)
 		if (word_state(w) == PAGE_COMPRESSED || word_state(w) == PAGE_SWAPPED) {
 			ledger_move(l, page, w, PAGE_ZERO);
 			word_unlock(lease_word(l, page), word_make(PAGE_ZERO, 0));
+			CRASH_POINT("release.unlocked");
 			store_forget(&vm->stores, w);
 		}
 	}
 	l->released = true;
 	MOVES_END(&vm->stores);
 	pthread_mutex_unlock(&vm->stores.lock);
+	CRASH_POINT("release.forgotten");
 	atomic_fetch_sub(&vm->pinned_pages, pinned);
 	cache_trim(vm->stores.cache, 0);
 	segment_uncharge(l->memory, atomic_load(&l->memory->frames));
 	/* Nobody else uses them now, and closing the last reference of a userfaultfd takes its client's locks. */
+	lease_hold_begin(l, HOLD_WORKER);
 	if (l->uffd >= 0)
 		close(l->uffd);
+	lease_hold_end(l, HOLD_WORKER);
 	if (l->own_uffd >= 0)
 		close(l->own_uffd);
 	l->uffd = l->own_uffd = -1;
+	CRASH_POINT("release.closed");
 }
 
 static void run_job(struct lease *l, struct job *job)
@@ -459,10 +434,10 @@ static void run_job(struct lease *l, struct job *job)
 	l->job_began_ns = now_ns();
 	switch (job->kind) {
 	case JOB_WILL_NEED:
-		job->r = populate(l, job->range, false, &job->pages);
+		job->r = lease_populate(l, job->range, false, &job->pages);
 		break;
 	case JOB_POPULATE:
-		job->r = populate(l, job->range, true, &job->pages);
+		job->r = lease_populate(l, job->range, true, &job->pages);
 		break;
 	case JOB_DONT_NEED:
 		dont_need(l, job->range, &job->pages);
@@ -471,12 +446,17 @@ static void run_job(struct lease *l, struct job *job)
 		job->r = discard(l, job->range, &job->pages);
 		break;
 	case JOB_PIN:
-		job->r = pin(l, job->range, &job->pages);
-		break;
 	case JOB_UNPIN:
-		job->r = check_pins(l, job->range, false);
-		if (job->r == 0 && apply_pins(l, job->range, false) < job->range.count)
-			job->r = -ETIMEDOUT;
+		/* its reply went down with the daemon that did it */
+		if (job->call && job->call == atomic_load(&l->record->pin_done))
+			break;
+		job->r = job->kind == JOB_PIN ? lease_pin(l, job) : lease_unpin(l, job);
+		break;
+	case JOB_GATHER:
+		job->r = lease_gather(l, &job->pages);
+		break;
+	case JOB_HAND_OVER:
+		job->r = lease_hand_over(l);
 		break;
 	case JOB_AUDIT:
 		lease_run_audit(l, &job->audit);
@@ -485,6 +465,13 @@ static void run_job(struct lease *l, struct job *job)
 		release(l);
 		break;
 	}
+}
+
+void lease_park(struct lease *l, enum holder h)
+{
+	lease_hold_end(l, h);
+	for (;;)
+		pause();
 }
 
 static void finish(struct job *job)
@@ -571,6 +558,7 @@ void *worker_main(void *arg)
 	void (*gone)(void *) = NULL;
 	void *gone_data = NULL;
 
+	lease_settle_unsure(l);
 	for (;;) {
 		bool refresh, share;
 		struct job *job = next_job(l, &refresh, &share);
@@ -580,7 +568,7 @@ void *worker_main(void *arg)
 			nanosleep(&pause, NULL);
 		lease_serve_reclaim(l);
 		/* a step at a time, so that jobs and reclaim never wait for more than one */
-		if (share && l->share && share_step(l))
+		if (share && l->share && !atomic_load(&l->staying) && share_step(l))
 			share_poke(l);
 		if (!job)
 			continue;

@@ -24,6 +24,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <memctl.h>
 #include <poll.h>
 #include <pthread.h>
@@ -197,8 +198,37 @@ static int read_size(const char *name, uint64_t *ret)
 	return 0;
 }
 
-/* The daemon's orders (which pages were used?).  A thread of our own and not memctl_helper_start's, because
- * what it does to the leases must not come back to our own functions. */
+/* What has become of the link to the daemon, a line each. */
+static void tell_events(void)
+{
+	struct memctl_event event = { .struct_size = sizeof event };
+
+	while (memctl_next_event(vm, &event) > 0)
+		switch (event.kind) {
+		case MEMCTL_EVENT_DISCONNECTED:
+			guest_refuse(0, "memctld is gone: the guest pauses at pages that are not resident until it is back");
+			break;
+		case MEMCTL_EVENT_RECONNECTED:
+			guest_refuse(0, "memctld is back");
+			break;
+		case MEMCTL_EVENT_LOST:
+			guest_refuse(0, "memctld has this VM no more, and what was not resident is lost: end this program");
+			break;
+		case MEMCTL_EVENT_RELEASED:
+			guest_refuse(0, "memctld has let this VM go: guest memory is plain memory now");
+			break;
+		case MEMCTL_EVENT_STALLED:
+			guest_refuse(0, "the guest has been waiting for its pages for %" PRIu64 " ms, and none came",
+			        event.stalled_ms);
+			break;
+		case MEMCTL_EVENT_SERVED:
+			guest_refuse(0, "its pages come again, after %" PRIu64 " ms", event.stalled_ms);
+			break;
+		}
+}
+
+/* The daemon's orders (which pages were used?), and the link to it.  A thread of our own and not memctl_helper_start's,
+ * because what it does to the leases must not come back to our own functions. */
 static void *attend(void *userdata)
 {
 	struct pollfd p = { .fd = memctl_fd(vm), .events = POLLIN };
@@ -206,14 +236,10 @@ static void *attend(void *userdata)
 	(void)userdata;
 	guest_inside = true;
 	for (;;) {
-		struct memctl_error e = { 0 };
-
 		if (poll(&p, 1, -1) < 0 && errno != EINTR)
 			return NULL;
-		if (memctl_dispatch(vm, &e) < 0) {
-			guest_refuse(0, "%s", e.message);
-			return NULL;
-		}
+		memctl_dispatch(vm, NULL);
+		tell_events();
 	}
 }
 
