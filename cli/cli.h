@@ -29,6 +29,7 @@ struct cli {
 	struct table_style style;
 	double interval_s;	/* -w; 0: not given */
 	long count;		/* -c; 0: not given */
+	bool force, wait;	/* of daemon stop */
 	struct memctl *m;	/* connected at the first question */
 };
 
@@ -49,6 +50,9 @@ int run_status(struct cli *c, char **arguments, unsigned n);
 int run_vm_list(struct cli *c, char **arguments, unsigned n);
 int run_vm_show(struct cli *c, char **arguments, unsigned n);
 int run_vm_rm(struct cli *c, char **arguments, unsigned n);
+int run_vm_release(struct cli *c, char **arguments, unsigned n);
+int run_daemon_stop(struct cli *c, char **arguments, unsigned n);
+int run_daemon_upgrade(struct cli *c, char **arguments, unsigned n);
 int run_vm_pmap(struct cli *c, char **arguments, unsigned n);
 int run_stat(struct cli *c, char **arguments, unsigned n);
 int run_share_groups(struct cli *c, char **arguments, unsigned n);

@@ -170,7 +170,9 @@ char *value_parameters(const char *const pairs[][2])
 
 		if (!value)
 			continue;
-		if (*key == '#')
+		if (*key == '?')
+			json_object_set_new(o, key + 1, json_true());
+		else if (*key == '#')
 			json_object_set_new(o, key + 1, json_integer((json_int_t)strtoull(value, NULL, 10)));
 		else
 			json_object_set_new(o, key, json_string(value));

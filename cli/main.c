@@ -16,6 +16,9 @@ const struct command commands[] = {
 	{ "vm rm", "VM", 1, 1, "end a VM: its leases, frames and swap are taken back",
 		"The emulator is treated as if it had died: what it had in memory is lost, and its threads\n"
 		"wait at the next page that is not resident.", NULL, run_vm_rm },
+	{ "vm release", "VM", 1, 1, "give a VM its memory as plain memory of its own, and let it go",
+		"Everything of it is brought in first; the guest goes on meanwhile and afterwards.  Refused with the numbers\n"
+		"(exit code 2) if the host has not enough memory.", NULL, run_vm_release },
 	{ "vm pmap", "VM [GPA[+LEN]]", 1, 2, "where a VM's pages are, in runs of equal state",
 		"GPA and LEN are guest-physical, like 0x100000+64KiB; without LEN one page, without both everything.",
 		vm_pmap_columns, run_vm_pmap },
@@ -32,6 +35,14 @@ const struct command commands[] = {
 		run_share_scan },
 	{ "audit", "[VM]", 0, 1, "prove the ledger against the kernel's own numbers",
 		"Exit code 1 and the difference if they disagree.", audit_columns, run_audit },
+	{ "daemon stop", "[--force] [--wait]", 0, 0, "end memctld; every VM gets its memory as plain memory of its own first",
+		"Refused (exit code 2, and which VM lacks how much) if there is not enough memory for all; memctld goes on then.\n"
+		"--wait   wait until there is, instead\n"
+		"--force  end all the same: VMs for which there is no memory are left behind, and their guests wait for ever where\n"
+		"         they touch what is not resident", NULL, run_daemon_stop },
+	{ "daemon upgrade", "", 0, 0, "let the memctld that is installed now take over, with guests running",
+		"Guests wait for pages that are not resident, for as long as the restart takes.  Refused if the new one cannot read\n"
+		"the state of the one that runs.  Needs systemd, or memctld --supervise.", NULL, run_daemon_upgrade },
 	{ "config show", "", 0, 0, "the settings in force", NULL, config_columns, run_config_show },
 	{ "run", "[OPTIONS] -- COMMAND", 0, 0, "run an emulator on a lease", run_details, NULL, run_run },
 	{ "tune", "SETTING VALUE", 2, 2, "change a live setting until the daemon restarts",
@@ -52,6 +63,8 @@ static const char options_help[] =
 	"  --noheadings       tables without their first line\n"
 	"  --bytes            sizes in bytes, times in nanoseconds\n"
 	"  -w SEC, -c COUNT   stat: the interval, and how many lines\n"
+	"  --force            daemon stop: leave VMs behind for which there is no memory\n"
+	"  --wait             daemon stop: wait until there is\n"
 	"  -h, --help         help, also of a command\n";
 
 static const char exit_help[] =
@@ -138,7 +151,7 @@ int run_version(struct cli *c, char **arguments, unsigned n)
 	return EXIT_OK;
 }
 
-enum { OPT_JSON = 256, OPT_SOCKET, OPT_TIMEOUT, OPT_RAW, OPT_NOHEADINGS, OPT_BYTES };
+enum { OPT_JSON = 256, OPT_SOCKET, OPT_TIMEOUT, OPT_RAW, OPT_NOHEADINGS, OPT_BYTES, OPT_FORCE, OPT_WAIT };
 
 static const struct option long_options[] = {
 	{ "json", no_argument, NULL, OPT_JSON },
@@ -147,6 +160,8 @@ static const struct option long_options[] = {
 	{ "raw", no_argument, NULL, OPT_RAW },
 	{ "noheadings", no_argument, NULL, OPT_NOHEADINGS },
 	{ "bytes", no_argument, NULL, OPT_BYTES },
+	{ "force", no_argument, NULL, OPT_FORCE },
+	{ "wait", no_argument, NULL, OPT_WAIT },
 	{ "output", required_argument, NULL, 'o' },
 	{ "watch", required_argument, NULL, 'w' },
 	{ "count", required_argument, NULL, 'c' },
@@ -192,6 +207,12 @@ static int parse_option(struct cli *c, int option, bool *ret_help)
 	case OPT_BYTES:
 		c->style.bytes = true;
 		return 0;
+	case OPT_FORCE:
+		c->force = true;
+		return 0;
+	case OPT_WAIT:
+		c->wait = true;
+		return 0;
 	case 'o':
 		c->style.columns = optarg;
 		return 0;
@@ -228,6 +249,10 @@ static int run(struct cli *c, const struct command *command, char **arguments, u
 	}
 	if ((c->interval_s != 0 || c->count) && command->run != run_stat) {
 		cli_error("-w and -c belong to `memctl stat`");
+		return EXIT_USAGE;
+	}
+	if ((c->force || c->wait) && command->run != run_daemon_stop) {
+		cli_error("--force and --wait belong to `memctl daemon stop`");
 		return EXIT_USAGE;
 	}
 	return command->run(c, arguments, n);

@@ -37,13 +37,13 @@ _memctl() {
 	*)
 		case "$current:${words[*]}" in
 		-*:run*) list=$(memctl help run 2>/dev/null | sed -n '/^The VM:/,/^$/s/^  \(--.*\)/\1/p' | grep -o -e '--[a-z-]*') ;;
-		-*) list='--json --socket --timeout --raw --noheadings --bytes --help -o -w -c' ;;
+		-*) list='--json --socket --timeout --raw --noheadings --bytes --force --wait --help -o -w -c' ;;
 		*:) list=$(_memctl_commands | cut -d' ' -f1 | sort -u) ;;
-		*:vm | *:config | *:share | *:help\ vm | *:help\ config | *:help\ share)
+		*:vm | *:config | *:share | *:daemon | *:help\ vm | *:help\ config | *:help\ share | *:help\ daemon)
 			list=$(_memctl_commands | sed -n "s/^${words[-1]} //p")
 			;;
 		*:help) list=$(_memctl_commands | cut -d' ' -f1 | sort -u) ;;
-		*:vm\ show | *:vm\ rm | *:vm\ pmap | *:share\ top | *:share\ scan | *:stat | *:audit)
+		*:vm\ show | *:vm\ rm | *:vm\ release | *:vm\ pmap | *:share\ top | *:share\ scan | *:stat | *:audit)
 			list=$(memctl vm list --raw --noheadings -o NAME 2>/dev/null)
 			;;
 		*:tune) list=$(memctl config show --raw --noheadings -o SETTING,LIVE 2>/dev/null | sed -n 's/[[:space:]]yes$//p') ;;
