@@ -5,7 +5,8 @@ of them files of known content are checked, made again and dropped, and numbers 
 seconds count from the start of the guests; towards their end every guest checks everything it has once more.
 
 The guests are members of one sharing group, and passes of the scan follow one another: a part of their files, and
-their kernels and programs, they have in common.  --sharing off leaves that out.
+their kernels and programs, they have in common.  --sharing off leaves that out.  memctld runs under its supervisor and is
+killed every few seconds; --kills off leaves that out.
 
 JSON (with --json) goes to stdout, everything else to stderr.  Exit status: 0 good; 1 a byte was wrong, an audit
 failed, a guest was lost; 77 it cannot be tested here, and stdout says why; 16 usage.
@@ -31,6 +32,7 @@ from machine import BAD, SHARING, Lost, Machine, accelerator  # noqa: E402
 MIB = 1 << 20
 PAGE = 4096
 AUDIT_SECONDS = 4
+KILL_SECONDS = 5        # from one death of memctld to the next
 SCAN_SECONDS = 5        # from one pass of the sharing scan to the next
 LAST_CHECK_SECONDS = 8  # of the time, but at most a fifth of it
 FILL = 0.55             # of a guest's memory; the rest is for its kernel and for sorting
@@ -41,26 +43,35 @@ def say(text):
 
 
 class Counts:
-    """What the daemon says of its VMs: the last of each, even of those that have gone."""
+    """What the daemon says of its VMs: the last of each, even of those that have gone; and what its lives before this one
+    have counted."""
 
     def __init__(self, daemon):
-        self.daemon, self.vms, self.status, self.peaks = daemon, {}, {}, {}
+        self.daemon, self.vms, self.status, self.peaks, self.past = daemon, {}, {}, {}, {}
 
     def look(self):
+        status = self.daemon.memctl("status")["status"]
+        if self.status and status["pid"] != self.status["pid"]:
+            for v in self.vms.values():
+                for key, value in v.items():
+                    if isinstance(value, int):
+                        self.past[key] = self.past.get(key, 0) + value
+            self.vms = {}
+        self.status = status
         self.vms.update({v["name"]: v for v in self.daemon.memctl("vm", "list")["vms"]})
-        self.status = self.daemon.memctl("status")["status"]
         for key in ("ballooned_bytes", "saved_bytes"):
-            self.peaks[key] = max(self.peaks.get(key, 0), self.sum(key))
+            self.peaks[key] = max(self.peaks.get(key, 0), sum(v.get(key, 0) for v in self.vms.values()))
 
     def sum(self, key):
-        return sum(v.get(key, 0) for v in self.vms.values())
+        """Of a number that counts up."""
+        return self.past.get(key, 0) + sum(v.get(key, 0) for v in self.vms.values())
 
 
 class Run:
     def __init__(self, options, files, accel):
         self.options, self.files, self.accel = options, files, accel
         self.problems, self.guests = [], []
-        self.audits = self.audit_failures = 0
+        self.audits = self.audit_failures = self.kills = 0
         self.progress = {}
 
     def audit(self, daemon):
@@ -83,8 +94,17 @@ class Run:
                 elif BAD.match(line):
                     self.problems.append("%s: %s" % (guest.name, line))
 
+    def kill(self, daemon, counts):
+        """memctld dies; its supervisor starts another."""
+        counts.look()
+        os.kill(counts.status["pid"], signal.SIGKILL)
+        self.kills += 1
+        wait_until(lambda: daemon.run_memctl("status").returncode == 0, 20, "the next memctld")
+        counts.look()
+
     def work(self, daemon, counts, end):
         next_audit = next_scan = 0
+        next_kill = time.monotonic() + 1
         while time.monotonic() < end:
             self.listen()
             counts.look()
@@ -94,6 +114,9 @@ class Run:
             if time.monotonic() > next_scan and self.options.sharing != "off":
                 daemon.memctl("share", "scan")
                 next_scan = time.monotonic() + SCAN_SECONDS
+            if time.monotonic() > next_kill and self.options.kills != "off":
+                self.kill(daemon, counts)
+                next_kill = time.monotonic() + KILL_SECONDS
             time.sleep(max(0, min(0.5, end - time.monotonic())))
 
     def finish(self):
@@ -118,7 +141,7 @@ class Run:
 
     def __call__(self, result):
         o = self.options
-        with Daemon(arena=o.arena * MIB, args=SHARING) as daemon, contextlib.ExitStack() as stack:
+        with Daemon(arena=o.arena * MIB, args=SHARING + ["--supervise"]) as daemon, contextlib.ExitStack() as stack:
             counts = Counts(daemon)
             begun = time.monotonic()
             try:
@@ -152,7 +175,7 @@ class Run:
                 result.update(
                     shared_saved_bytes=counts.peaks.get("saved_bytes", 0),
                     ballooned_peak_bytes=counts.peaks.get("ballooned_bytes", 0),
-                    kills=counts.status.get("kills", 0),
+                    kills=self.kills,
                     reported_free_bytes=counts.sum("discarded_pages") * PAGE,
                     evicted_pages=counts.sum("evicted_pages"), compressed_pages=counts.sum("compress_pages"),
                     swapped_pages=counts.sum("swap_out_pages"), refault_pages=counts.sum("refault_pages"),
@@ -172,6 +195,7 @@ def main():
     parser.add_argument("--arena", type=int, default=384, help="MiB")
     parser.add_argument("--mib", type=int, default=256, help="MiB a guest")
     parser.add_argument("--sharing", default="group:guests", help="of the guests, as in memctl run")
+    parser.add_argument("--kills", choices=("on", "off"), default="on")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     # the guests are ended on the way out

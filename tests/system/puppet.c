@@ -11,6 +11,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/userfaultfd.h>
+#include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -18,7 +20,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define PAGE	    4096ull
@@ -323,6 +327,42 @@ static int do_fd_punch(char **w, struct memctl_error *e)
 	return 0;
 }
 
+static struct {
+	pthread_t thread;
+	int fd;
+	void *source;
+} holder;
+
+static void *hold(void *arg)
+{
+	/* as little as may change something: nothing, if it ever succeeds */
+	if (pwrite(holder.fd, holder.source, 1, 0) < 0)
+		return NULL;
+	return NULL;
+}
+
+/* Hold the memfd's lock, until the end: by a write of its first byte out of a page that nobody ever fills. */
+static int do_fd_hold(char **w, struct memctl_error *e)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
+	int uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+
+	holder.source = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	reg.range.start = (uintptr_t)holder.source;
+	reg.range.len = PAGE;
+	if (uffd < 0 || holder.source == MAP_FAILED || ioctl(uffd, UFFDIO_API, &api) < 0 || ioctl(uffd, UFFDIO_REGISTER, &reg) < 0)
+		return -errno;
+	holder.fd = lease_fd_of(w);
+	if (pthread_create(&holder.thread, NULL, hold, NULL))
+		return -EAGAIN;
+	/* it is there when its fault is */
+	if (poll(&(struct pollfd){ .fd = uffd, .events = POLLIN }, 1, 10000) != 1)
+		return -ETIMEDOUT;
+	puts("ok");
+	return 0;
+}
+
 static int do_data(char **w, struct memctl_error *e)
 {
 	int fd = lease_fd_of(w);
@@ -450,6 +490,45 @@ static int do_rest(char **w, struct memctl_error *e)
 	return 0;
 }
 
+/* The next event, within so many ms: its name ("none") and for how long nobody was served. */
+static int do_event(char **w, struct memctl_error *e)
+{
+	struct memctl_event event = { .struct_size = sizeof event };
+	int r = memctl_next_event(client, &event);
+
+	for (uint64_t left = number(w, 1); !r && left; left--) {
+		usleep(1000);
+		r = memctl_next_event(client, &event);
+	}
+	if (r < 0)
+		return r;
+	printf("ok %s %" PRIu64 "\n", r ? memctl_event_name(event.kind) : "none", event.stalled_ms);
+	return 0;
+}
+
+static int do_dispatch(char **w, struct memctl_error *e)
+{
+	int r = memctl_dispatch(client, e);
+
+	return r < 0 ? r : (printf("ok %d\n", r), 0);
+}
+
+static int do_stalled(char **w, struct memctl_error *e)
+{
+	printf("ok %" PRIu64 "\n", memctl_stalled_ms(client));
+	return 0;
+}
+
+/* Whether memctld manages this memory no more, and why. */
+static int do_plain(char **w, struct memctl_error *e)
+{
+	const char *why;
+	int plain = memctl_is_plain(client, &why);
+
+	printf("ok %d %s\n", plain, why);
+	return 0;
+}
+
 static const struct command {
 	const char *name;
 	unsigned words;	/* it needs, its own name included */
@@ -478,6 +557,7 @@ static const struct command {
 	{ "fd_read", 4, true, do_fd_read },	/* L FIRST COUNT -> pages that are not zero */
 	{ "fd_write", 6, true, do_fd_write },	/* L FIRST COUNT SEED KIND */
 	{ "fd_punch", 4, true, do_fd_punch },
+	{ "fd_hold", 2, true, do_fd_hold },
 	{ "data", 2, true, do_data },		/* L -> [[page, count], ...] */
 	{ "smaps", 2, true, do_smaps },		/* L -> unregistered pages, mappings */
 	{ "sys_in", 6, true, do_in },		/* L FIRST COUNT SEED KIND */
@@ -486,6 +566,10 @@ static const struct command {
 	{ "lib_out", 6, true, do_out },
 	{ "hammer", 4, true, do_hammer },	/* L FIRST COUNT -> H */
 	{ "rest", 2, false, do_rest },		/* H -> WRONG ROUNDS */
+	{ "event", 1, false, do_event },	/* [MS] -> NAME (disconnected, ... none) STALLED_MS */
+	{ "dispatch", 1, false, do_dispatch },	/* -> orders */
+	{ "stalled", 1, false, do_stalled },	/* -> MS */
+	{ "plain", 1, false, do_plain },	/* -> 0 or 1, why */
 };
 
 static void carry_out(char **w, unsigned n)
@@ -518,7 +602,8 @@ static unsigned split(char *line, char **words)
 
 int main(void)
 {
-	struct memctl_options options = { .struct_size = sizeof options, .timeout_ms = 120000 };
+	const char *timeout = getenv("PUPPET_TIMEOUT_MS");
+	struct memctl_options options = { .struct_size = sizeof options, .timeout_ms = timeout ? atoi(timeout) : 120000 };
 	struct sigaction bus = { .sa_handler = on_bus, .sa_flags = SA_NODEFER };
 	struct memctl_error e = { 0 };
 	char line[512], *words[WORDS_MAX + 1] = { NULL };

@@ -17,8 +17,8 @@ from system.puppet import MIB, Puppet, daemon  # noqa: E402
 
 MEMCTL = os.path.join(build_dir(), "cli", "memctl")
 OK, DIFFERENCE, NO_MEMORY, NOT_FOUND, SYSTEM, PERMISSION, TIMEOUT, USAGE, UNREACHABLE = 0, 1, 2, 3, 4, 5, 6, 16, 69
-COMMANDS = ["status", "vm list", "vm show", "vm rm", "vm pmap", "share groups", "share top", "share scan", "stat", "audit",
-            "config show", "run", "tune", "catalogue",
+COMMANDS = ["status", "vm list", "vm show", "vm rm", "vm release", "vm pmap", "share groups", "share top", "share scan", "stat", "audit",
+            "daemon stop", "daemon upgrade", "config show", "run", "tune", "catalogue",
             "version", "help"]
 
 
@@ -63,7 +63,7 @@ def completed(d, *words):
 
 def test_completion_knows_every_command():
     check_eq(sorted(set(completed(None, ""))), sorted({c.split()[0] for c in COMMANDS}), "first words")
-    for first in ("vm", "config", "share"):
+    for first in ("vm", "config", "share", "daemon"):
         check_eq(sorted(completed(None, first, "")), sorted(c.split()[1] for c in COMMANDS if c.startswith(first + " ")),
                  "second words")
     check_eq(completed(None, "help", "vm", "p"), ["pmap"], "of help")

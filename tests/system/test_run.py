@@ -14,6 +14,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from lib.check import check, check_eq, main, skip  # noqa: E402
 from lib.daemon import build_dir, wait_until  # noqa: E402
 from system.puppet import MIB, daemon  # noqa: E402
+from system.supervised import SupervisedDaemon  # noqa: E402
 from torture.actor import NOBODY, open_to_all  # noqa: E402
 
 MEMCTL = os.path.join(build_dir(), "cli", "memctl")
@@ -88,6 +89,30 @@ def test_a_program_on_a_lease():
         out = run(d, RAM + FILL + "say(os.environ['MEMCTL_VM_NAME']); os.system('%s audit >/dev/null')" % MEMCTL).stdout
         check_eq(out.split("\n")[:2], ["12288 pages 0 wrong", "guest"], "output")
         d.audit()
+
+
+def test_it_says_what_becomes_of_memctld():
+    """Killed, and with a guest that runs; and when it lets the guest go: all bytes are there, and each is told in one line."""
+    with SupervisedDaemon(0, arena=64 * MIB) as d:
+        p = start(d, RAM + FILL.replace("say(", "say('there'); sys.stdin.readline(); say(") + """
+sys.stdin.readline()
+libc.fallocate(fd, 3, ctypes.c_long(0), ctypes.c_long(MIB))
+wrong = sum(zlib.crc32(ram[i * 4096:(i + 1) * 4096]) != sums[i] for i in range(256, pages))
+say(wrong, "wrong", len(ram[:MIB].strip(bytes(1))))
+""")
+        os.kill(d.child(), signal.SIGKILL)
+        check("memctld is gone" in p.stderr.readline(), "the first line")
+        check_eq(p.stderr.readline(), "memctl: guest: memctld is back\n", "the second line")
+        p.stdin.write("\n")
+        p.stdin.flush()
+        check_eq(p.stdout.readline(), "12288 pages 0 wrong\n", "output")
+        d.run_memctl("vm", "release", "guest")
+        check("let this VM go" in p.stderr.readline(), "the third line")
+        p.stdin.write("\n")
+        p.stdin.flush()
+        check_eq(p.stdout.readline(), "0 wrong 0\n", "output")
+        p.stdin.close()
+        check_eq([p.wait(20), p.stderr.read()], [0, ""], "exit")
 
 
 def test_the_vm_is_as_ordered():

@@ -224,13 +224,15 @@ static void after_the_daemons_death_accesses_wait(void)
 {
 	struct memctl_event event = { .struct_size = sizeof event };
 
-	start(MIB);
+	connect_to_fake(300);
+	register_vm();
+	lease(MIB);
 	CHECK_EQ(word(1), 2);
 	CHECK_EQ(memctl_next_event(m, &event), 0);
 	fake_kill(fake);
 	start_toucher();
 	CHECK_EQ(word(1), 2);
-	CHECK_EQ(memctl_dispatch(m, &e), -ENOTCONN);
+	CHECK_EQ(memctl_dispatch(m, &e), 0);
 	CHECK_EQ(memctl_next_event(m, &event), 1);
 	CHECK_EQ(event.kind, MEMCTL_EVENT_DISCONNECTED);
 	CHECK_EQ(memctl_next_event(m, &event), 0);
@@ -383,10 +385,13 @@ static void refusals_carry_their_numbers(void)
 static void a_reply_that_is_none(void)
 {
 	char *reply = NULL;
+	int r;
 
 	start(MIB);
 	fake->garbage = true;
-	CHECK_EQ(memctl_call(m, "org.memctl.Status", NULL, &reply, &e), -EPROTO);
+	r = memctl_call(m, "org.memctl.Status", NULL, &reply, &e);
+	/* the daemon hangs up after it, which may be heard first */
+	CHECK_MSG(r == -EPROTO || r == -ENOTCONN, "%d", r);
 	CHECK(!reply);
 	finish();
 }
@@ -405,10 +410,14 @@ static void a_daemon_that_hangs_up(void)
 {
 	struct memctl_stats stats = { .struct_size = sizeof stats };
 
-	start(MIB);
+	connect_to_fake(300);
+	register_vm();
+	lease(MIB);
 	fake->hang_up = true;
 	CHECK_EQ(memctl_stats(m, &stats, &e), -ENOTCONN);
 	CHECK(!strcmp(e.name, "org.memctl.Unreachable"));
+	fake->hang_up = false;
+	CHECK_MSG(memctl_stats(m, &stats, &e) == 0, "%s", e.message);
 	finish();
 }
 

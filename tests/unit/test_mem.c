@@ -21,11 +21,12 @@
 
 static struct arena *arena;
 static struct account payer;
+static const struct kept_owner nobody;
 static struct problem problem;
 
 static void make_arena(uint64_t limit_frames)
 {
-	int r = arena_new(&arena, ARENA_BYTES, &problem);
+	int r = arena_new(&arena, ARENA_BYTES, NULL, &problem);
 
 	CHECK_MSG(r == 0, "%s", problem.text);
 	account_init(&payer, arena, limit_frames);
@@ -53,7 +54,7 @@ static void arena_is_a_wall(void)
 	struct segment *s;
 
 	make_arena(UINT64_MAX);
-	CHECK(segment_new(&s, arena, &payer, SEGMENT_LEASE, 64 << 20, &problem) == 0);
+	CHECK(segment_new(&s, arena, &payer, SEGMENT_LEASE, nobody, "", 64 << 20, &problem) == 0);
 	arena_numbers(arena, &n);
 	CHECK(segment_charge(s, n.capacity_frames - n.reserve_frames, CHARGE_GUEST) == 0);
 	CHECK_EQ(segment_charge(s, 1, CHARGE_GUEST), -ENOMEM);
@@ -70,7 +71,7 @@ static void arena_keeps_a_limit(void)
 	struct segment *s;
 
 	make_arena(100);
-	CHECK(segment_new(&s, arena, &payer, SEGMENT_LEASE, 64 << 20, &problem) == 0);
+	CHECK(segment_new(&s, arena, &payer, SEGMENT_LEASE, nobody, "", 64 << 20, &problem) == 0);
 	CHECK(segment_charge(s, 100, CHARGE_GUEST) == 0);
 	CHECK_EQ(segment_charge(s, 1, CHARGE_GUEST), -EDQUOT);
 	CHECK(segment_charge(s, 1, CHARGE_STORE) == 0);
@@ -94,7 +95,7 @@ static void arena_tells_of_a_shortage_once(void)
 	struct segment *s;
 
 	make_arena(UINT64_MAX);
-	CHECK(segment_new(&s, arena, &payer, SEGMENT_LEASE, 64 << 20, &problem) == 0);
+	CHECK(segment_new(&s, arena, &payer, SEGMENT_LEASE, nobody, "", 64 << 20, &problem) == 0);
 	arena_set_pressure(arena, 1000, count_crossing, NULL);
 	CHECK(segment_charge(s, frames_free() - 1001, CHARGE_GUEST) == 0);
 	CHECK_EQ(crossings, 0);
@@ -111,9 +112,9 @@ static void arena_tells_of_a_shortage_once(void)
 
 static void arena_refuses_what_the_host_cannot_hold(void)
 {
-	CHECK_EQ(arena_new(&arena, 1ull << 50, &problem), -ENOMEM);
+	CHECK_EQ(arena_new(&arena, 1ull << 50, NULL, &problem), -ENOMEM);
 	CHECK(problem.kind == PROBLEM_NOT_ENOUGH_MEMORY && problem.need == 1ull << 50 && problem.have > 0);
-	CHECK_EQ(arena_new(&arena, 4097, &problem), -EINVAL);
+	CHECK_EQ(arena_new(&arena, 4097, NULL, &problem), -EINVAL);
 }
 
 /* In the place of libc's: where `huge` is a directory of a tmpfs with huge pages, memfds are as on a host that has
@@ -141,7 +142,7 @@ static void arena_refuses_huge_pages(void)
 		check_skip("cannot mount a tmpfs with huge pages");
 	CHECK_EQ(arena_probe_huge_pages(&problem), -ENOTSUP);
 	CHECK_MSG(problem.have > PAGE_SIZE && strstr(problem.text, "shmem_enabled"), "%s", problem.text);
-	CHECK_EQ(arena_new(&arena, ARENA_BYTES, &problem), -ENOTSUP);
+	CHECK_EQ(arena_new(&arena, ARENA_BYTES, NULL, &problem), -ENOTSUP);
 }
 
 static void arena_admits_to_its_size(void)
@@ -164,8 +165,8 @@ static void segments_are_sealed_and_counted(void)
 	struct segment *map, *lease;
 
 	make_arena(UINT64_MAX);
-	CHECK(segment_new(&map, arena, &payer, SEGMENT_PAGE_MAP, 8 << 20, &problem) == 0);
-	CHECK(segment_new(&lease, arena, &payer, SEGMENT_LEASE, 8 << 20, &problem) == 0);
+	CHECK(segment_new(&map, arena, &payer, SEGMENT_PAGE_MAP, nobody, "", 8 << 20, &problem) == 0);
+	CHECK(segment_new(&lease, arena, &payer, SEGMENT_LEASE, nobody, "", 8 << 20, &problem) == 0);
 	CHECK(ftruncate(map->fd, 0) < 0 && errno == EPERM);
 	CHECK(ftruncate(lease->client_fd, 1ll << 40) < 0 && errno == EPERM);
 	CHECK(segment_charge(map, 3, CHARGE_STORE) == 0);
@@ -189,7 +190,7 @@ static void untouched_words_cost_nothing(void)
 	struct page_map m;
 
 	make_arena(UINT64_MAX);
-	CHECK(page_map_init(&m, arena, &payer, 1 << 20, &problem) == 0);
+	CHECK(page_map_init(&m, arena, &payer, nobody, "", 1 << 20, &problem) == 0);
 	for (uint64_t page = 0; page < 1 << 20; page += 1000)
 		CHECK_EQ(page_map_read(&m, page), 0);
 	CHECK_EQ(segment_blocks(m.segment), 0);
@@ -277,9 +278,9 @@ static struct cache *make_cache(struct segment **ballast)
 	struct cache *c;
 
 	make_arena(UINT64_MAX);
-	CHECK(segment_new(ballast, arena, &payer, SEGMENT_LEASE, 64 << 20, &problem) == 0);
+	CHECK(segment_new(ballast, arena, &payer, SEGMENT_LEASE, nobody, "", 64 << 20, &problem) == 0);
 	CHECK(segment_charge(*ballast, 1500, CHARGE_GUEST) == 0);
-	CHECK(cache_new(&c, arena, &payer, 64 << 20, &settings, &problem) == 0);
+	CHECK(cache_new(&c, arena, &payer, nobody, 64 << 20, &settings, &problem) == 0);
 	return c;
 }
 
@@ -396,8 +397,8 @@ static void cache_has_a_cap(void)
 	int r;
 
 	make_arena(UINT64_MAX);
-	CHECK(segment_new(&ballast, arena, &payer, SEGMENT_LEASE, 64 << 20, &problem) == 0);
-	CHECK(cache_new(&c, arena, &payer, 2 << 20, &settings, &problem) == 0); /* 50 % of 2 MiB */
+	CHECK(segment_new(&ballast, arena, &payer, SEGMENT_LEASE, nobody, "", 64 << 20, &problem) == 0);
+	CHECK(cache_new(&c, arena, &payer, nobody, 2 << 20, &settings, &problem) == 0); /* 50 % of 2 MiB */
 	CHECK(segment_charge(ballast, 1500, CHARGE_GUEST) == 0);
 	while ((r = put(c, i, 2000, &ref)) == 0)
 		i++;
@@ -431,7 +432,7 @@ static void swap_gives_back_what_it_took(void)
 	uint64_t first, second;
 
 	make_arena(UINT64_MAX);
-	CHECK_MSG(swap_new(&s, arena, &payer, "/var/tmp", 1 << 20, 1 << 20, false, &problem) == 0, "%s", problem.text);
+	CHECK_MSG(swap_new(&s, arena, &payer, nobody, "/var/tmp", 1 << 20, 1 << 20, false, &problem) == 0, "%s", problem.text);
 	for (unsigned i = 0; i < RUN_MAX; i++) {
 		fill_text(out + i * PAGE_SIZE, i + 1);
 		/* scattered, as victims are */
@@ -464,7 +465,7 @@ static void swap_finds_damage(void)
 
 	direct_init(&direct);
 	make_arena(UINT64_MAX);
-	CHECK(swap_new(&s, arena, &payer, "/var/tmp", 1 << 20, 1 << 20, false, &problem) == 0);
+	CHECK(swap_new(&s, arena, &payer, nobody, "/var/tmp", 1 << 20, 1 << 20, false, &problem) == 0);
 	fill_text(buf, 5);
 	CHECK_EQ(swap_alloc(s, 1, &slot), 1);
 	CHECK(swap_write(s, slot, &v, 1) == 0);
@@ -512,10 +513,10 @@ static void swap_is_allocated_or_refused(void)
 	struct swap *s;
 
 	make_arena(UINT64_MAX);
-	CHECK_EQ(swap_new(&s, arena, &payer, "/var/tmp", 1ull << 44, 1ull << 44, false, &problem), -ENOSPC);
+	CHECK_EQ(swap_new(&s, arena, &payer, nobody, "/var/tmp", 1ull << 44, 1ull << 44, false, &problem), -ENOSPC);
 	CHECK(problem.kind == PROBLEM_NOT_ENOUGH_SWAP && problem.need == 1ull << 44);
-	CHECK(swap_new(&s, arena, &payer, "/nonexistent", 1 << 20, 1 << 20, false, &problem) < 0);
-	CHECK(swap_new(&s, arena, &payer, "/nonexistent", 0, 0, false, &problem) == 0); /* all reserved: no file */
+	CHECK(swap_new(&s, arena, &payer, nobody, "/nonexistent", 1 << 20, 1 << 20, false, &problem) < 0);
+	CHECK(swap_new(&s, arena, &payer, nobody, "/nonexistent", 0, 0, false, &problem) == 0); /* all reserved: no file */
 	uint64_t slot;
 	CHECK_EQ(swap_alloc(s, 1, &slot), 0);
 	swap_free(s);

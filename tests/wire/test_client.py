@@ -2,6 +2,7 @@
 """memctld through a client in another language: every operation once, in the order a VM uses them."""
 import os
 import random
+import signal
 import sys
 import time
 
@@ -270,6 +271,28 @@ def test_ending_with_a_live_vm():
             d.stop()
             check(time.monotonic() - started < 10, "took long to end")
             check_eq(l.page(1), b"z" * PAGE, "what was resident")
+
+
+def test_nobody_is_left_behind_by_sigterm():
+    need_userfaultfd()
+    with daemon() as d:
+        with Vm(d.socket, "a", 4 * MIB) as vm:
+            vm.lease(0, 4 * MIB)
+            d.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: "is not there to take its memory" in d.log(), what="why it does not end")
+            time.sleep(0.2)
+            check(d.alive(), "it ended, and left a VM behind")
+            with Client(d.socket) as c:
+                check_eq([v["name"] for v in c.call("ListVms")["vms"]], ["a"])
+                try:
+                    c.call("Stop")
+                    check(False, "a second stop")
+                except Refused as r:
+                    check_eq(r.name, "BadState", "a second stop")
+        # its client has gone: nobody is left
+        d.process.wait(timeout=20)
+        check_eq(d.process.returncode, 0)
+        d.process = None
 
 
 if __name__ == "__main__":
