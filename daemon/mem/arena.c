@@ -24,6 +24,7 @@
 #define WINDOW_BYTES	 (1ull << 40)
 #define WINDOW_BYTES_MIN (4ull << 30)
 #define GUARD_BYTES	 PAGE_SIZE
+#define PUNCH_TRIES	 3u
 
 struct arena {
 	struct kept *kept;
@@ -595,12 +596,22 @@ bool segment_next_data(const struct segment *s, uint64_t at, uint64_t *ret_from,
 	return true;
 }
 
+int segment_make_hole(struct segment *s, uint64_t offset, uint64_t length)
+{
+	int r = -1;
+
+	for (unsigned tries = 0; r < 0 && tries < PUNCH_TRIES; tries++)
+		r = fallocate(s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length);
+	return r < 0 ? -errno : 0;
+}
+
 int segment_punch(struct segment *s, uint64_t offset, uint64_t length, uint64_t charged)
 {
+	int r = segment_make_hole(s, offset, length);
 	off_t data;
 
-	if (fallocate(s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length) < 0)
-		return -errno;
+	if (r < 0)
+		return r;
 	data = lseek(s->fd, (off_t)offset, SEEK_DATA);
 	if (data >= 0 && (uint64_t)data < offset + length)
 		return -EBUSY;

@@ -179,8 +179,7 @@ uint64_t batch_punch(struct lease *l, const struct batch *b, uint64_t mask, cons
 	lease_hold_begin(l, HOLD_WORKER);
 	/* what it really did is looked up afterwards, also after an error */
 	foreach_span(s, b, mask)
-		(void)fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(b->page[s.from] * PAGE_SIZE),
-			(off_t)(s.count * PAGE_SIZE));
+		(void)segment_make_hole(l->memory, b->page[s.from] * PAGE_SIZE, s.count * PAGE_SIZE);
 	if (many && still_there(l, b, &there))
 		ok = mask & ~there;
 	foreach_span(s, b, mask & ~ok) {
@@ -292,6 +291,7 @@ unsigned evict_batch(struct lease *l, struct bench *bench, struct batch *b)
 
 unsigned discard_batch(struct lease *l, struct batch *b)
 {
+	static const uint8_t zeros[PAGE_SIZE];
 	struct vm *vm = l->vm;
 	uint64_t words[RUN_MAX], resident = 0, holes;
 	unsigned changed = 0;
@@ -315,7 +315,10 @@ unsigned discard_batch(struct lease *l, struct batch *b)
 		if (is_mapped(b->before[i]))
 			continue;
 		if ((resident & ~holes) >> i & 1) {
-			words[i] = b->before[i]; /* kept by the kernel, and zero */
+			/* kept by the kernel, and zero; or not even that */
+			if (pwrite(l->memory->fd, zeros, PAGE_SIZE, (off_t)(b->page[i] * PAGE_SIZE)) < 0)
+				COUNT(vm, foreign_pages, 1);
+			words[i] = b->before[i];
 			if (words[i] & WORD_CLEAN)
 				share_dirtied(l, b->page[i], false);
 			words[i] &= ~WORD_CLEAN;

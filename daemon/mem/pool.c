@@ -254,8 +254,7 @@ static int put_frame(struct pool *p, uint64_t e, const uint8_t *buf)
 		if (r == 0)
 			return 0;
 		if (r == -EEXIST)
-			(void)fallocate(p->memory->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(e * PAGE_SIZE),
-				PAGE_SIZE);
+			(void)segment_make_hole(p->memory, e * PAGE_SIZE, PAGE_SIZE);
 		else
 			nanosleep(&pause, NULL); /* the host itself has no page for us */
 	}
@@ -359,7 +358,7 @@ void entry_free(struct pool *p, uint64_t e)
 	CRASH_POINT("entry_free.recorded");
 	if (resident) {
 		/* a page that stays all the same is overwritten by whoever gets this entry next */
-		(void)fallocate(p->memory->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(e * PAGE_SIZE), PAGE_SIZE);
+		(void)segment_make_hole(p->memory, e * PAGE_SIZE, PAGE_SIZE);
 		pool_uncharge(p);
 	} else {
 		store_forget(&p->stores, w);

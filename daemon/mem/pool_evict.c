@@ -94,7 +94,7 @@ static bool punch_entries(struct pool *p, uint64_t first, unsigned count)
 {
 	off_t at = (off_t)(first * PAGE_SIZE), data;
 
-	(void)fallocate(p->memory->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, (off_t)(count * PAGE_SIZE));
+	(void)segment_make_hole(p->memory, first * PAGE_SIZE, count * PAGE_SIZE);
 	data = lseek(p->memory->fd, at, SEEK_DATA);
 	return data < 0 ? errno == ENXIO : data >= at + (off_t)(count * PAGE_SIZE);
 }
