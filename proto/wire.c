@@ -86,6 +86,12 @@ static int note_fd(struct wire_in *in, int fd, uint64_t at)
 	return 0;
 }
 
+/* The kernel has no memory just now: no byte was moved, and it passes. */
+static int soft_errno(void)
+{
+	return errno == EWOULDBLOCK || errno == ENOBUFS || errno == ENOMEM ? -EAGAIN : -errno;
+}
+
 int wire_in_fill(struct wire_in *in, int fd)
 {
 	union {
@@ -108,7 +114,7 @@ int wire_in_fill(struct wire_in *in, int fd)
 		n = recvmsg(fd, &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
-		return errno == EWOULDBLOCK ? -EAGAIN : -errno;
+		return soft_errno();
 
 	/* take hold of every descriptor before anything can go wrong with the bytes */
 	at = in->consumed + (in->end - in->start) + (n > 0 ? (uint64_t)n - 1 : 0);
@@ -250,7 +256,7 @@ int wire_send_some(int fd, const char *data, size_t length, const int *fds, unsi
 		n = sendmsg(fd, &h, MSG_DONTWAIT | MSG_NOSIGNAL);
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
-		return errno == EWOULDBLOCK ? -EAGAIN : -errno;
+		return soft_errno();
 	return (int)n;
 }
 
