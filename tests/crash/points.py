@@ -37,6 +37,34 @@ def read_list(path):
         return {}
 
 
+def run_client(daemon, script, tolerant=False, also_fine=()):
+    command = [os.path.join(daemon.build, "tests", "crash", "scenario"), script, *(["tolerant"] if tolerant else [])]
+    try:
+        result = subprocess.run(command, env=daemon.environ(), timeout=SECONDS, capture_output=True, text=True, check=False)
+    except subprocess.TimeoutExpired as e:
+        raise Wrong("the client hangs: %s" % (e.stderr or b"").decode(errors="replace")[-800:]) from e
+    if result.returncode and result.returncode not in also_fine:
+        raise Wrong("the client: exit status %d: %s" % (result.returncode, result.stderr.strip()[-800:]))
+
+
+def look(daemon):
+    """Everything that the client had is back, and the books are right."""
+    status = {}
+
+    def at_rest():
+        if daemon.memctl("vm", "list")["vms"]:
+            return False
+        status.update(daemon.memctl("status")["status"]["host"])
+        return status["charged_bytes"] == 0 and status["pools"] == 0
+    try:
+        wait_until(at_rest, 10, "the end of the VM")
+    except Failed as e:
+        raise Wrong("%s: %s" % (e, json.dumps(status))) from e
+    result = daemon.patient("audit") if hasattr(daemon, "patient") else daemon.run_memctl("--json", "audit")
+    if result.returncode:
+        raise Wrong("audit: exit %d: %s" % (result.returncode, (result.stdout + result.stderr)[-1500:]))
+
+
 class Trial:
     """One run of a script, with deaths: a line a life."""
 
@@ -62,42 +90,14 @@ class Trial:
                             env={"MEMCTLD_CRASH": "@" + crash, "MEMCTLD_INJECT": SCRIPTS[self.script],
                                  **({"MEMCTLD_CRASH_LIST": points} if not self.deaths or "" in self.deaths else {})})
         os.makedirs(daemon.dir)
-        said = ""
         try:
             with daemon:
-                command = [os.path.join(daemon.build, "tests", "crash", "scenario"), self.script]
-                try:
-                    result = subprocess.run(command, env=daemon.environ(), timeout=SECONDS, capture_output=True, text=True,
-                                            check=False)
-                    said = result.stderr
-                    if result.returncode:
-                        raise Wrong("the client: exit status %d: %s" % (result.returncode, said.strip()[-800:]))
-                except subprocess.TimeoutExpired as e:
-                    raise Wrong("the client hangs: %s" % (e.stderr or b"").decode(errors="replace")[-800:]) from e
-                self.look(daemon)
-        except Failed as e:
-            raise Wrong("%s\n%s" % (e, daemon.log()[-3000:])) from e
-        except Wrong as e:
+                run_client(daemon, self.script)
+                look(daemon)
+        except (Failed, Wrong) as e:
             raise Wrong("%s\n%s" % (e, daemon.log()[-3000:])) from e
         self.killed = daemon.log().count("was killed by signal 9")
         self.lists = [read_list("%s.%d" % (points, life)) for life in (1, 2)]
-
-    def look(self, daemon):
-        """Everything that the client had is back, and the books are right."""
-        status = {}
-
-        def at_rest():
-            if daemon.memctl("vm", "list")["vms"]:
-                return False
-            status.update(daemon.memctl("status")["status"]["host"])
-            return status["charged_bytes"] == 0 and status["pools"] == 0
-        try:
-            wait_until(at_rest, 10, "the end of the VM")
-        except Failed as e:
-            raise Wrong("%s: %s" % (e, json.dumps(status))) from e
-        result = daemon.patient("audit")
-        if result.returncode:
-            raise Wrong("audit: exit %d: %s" % (result.returncode, (result.stdout + result.stderr)[-1500:]))
 
 
 def say(text):
@@ -141,7 +141,7 @@ def plan(options, result):
 
 def points(options, result):
     began = time.monotonic()
-    result.update(points=0, trials=0, kills=0, wrong=0, never_hit=[], missed=[], problems=[])
+    result.update(points=0, trials=0, kills=0, wrong=0, wrong_pages=0, audit_failures=0, never_hit=[], missed=[], problems=[])
     trials = plan(options, result)
     if options.only:
         trials = [t for t in trials if any(d.startswith(options.only) for d in t[1])]
@@ -164,6 +164,8 @@ def points(options, result):
             what = "%s %s" % (trial[0], " ".join(trial[1]))
             if why:
                 result["wrong"] += 1
+                result["audit_failures"] += "audit" in why.splitlines()[0]
+                result["wrong_pages"] += " wrong pages" in why and " 0 wrong pages" not in why
                 say("NOT OK %s: %s" % (what, why))
                 result["problems"].append("%s: %s" % (what, why.splitlines()[0][:300]))
             elif killed < len(trial[1]):
