@@ -44,7 +44,6 @@ struct leaving {
 struct leaving_job {
 	struct client_job job;
 	struct leaving *leaving;
-	struct lease *lease;
 };
 
 /* A stop that is under way. */
@@ -186,7 +185,6 @@ static void begin_step(struct leaving *w)
 			break;
 		}
 		k->leaving = w;
-		k->lease = l;
 		k->job.job.kind = w->handing ? JOB_HAND_OVER : JOB_GATHER;
 		k->job.finished = job_back;
 		w->jobs++;

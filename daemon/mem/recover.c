@@ -277,7 +277,12 @@ void lease_settle_unsure(struct lease *l)
 	for (unsigned i = 0; i < l->n_unsure; i++) {
 		uint64_t page = l->unsure[i], w = atomic_load(lease_word(l, page)) & ~(WORD_BUSY | WORD_MOVING), now = w;
 
-		if (has_data(l->memory->fd, page)) {
+		bool has;
+
+		lease_hold_begin(l, HOLD_WORKER);
+		has = has_data(l->memory->fd, page);
+		lease_hold_end(l, HOLD_WORKER);
+		if (has) {
 			segment_charge_found(l->memory, 1);
 			now = word_make(PAGE_RESIDENT, ledger_move(l, page, w, PAGE_RESIDENT) & 0xffff) | (w & WORD_PIN_MASK);
 			word_record(lease_word(l, page), now);

@@ -66,9 +66,10 @@ void state_fini(struct state *s)
 	s->segment = NULL;
 }
 
-static uint64_t place_sum(const struct place *k)
+/* `number`: what it has, or is about to get. */
+static uint64_t place_sum(const struct place *k, uint64_t number)
 {
-	return checksum_bytes(&k->number, sizeof k->number) ^ checksum_bytes(&k->bytes, sizeof k->bytes) * 3 ^
+	return checksum_bytes(&number, sizeof number) ^ checksum_bytes(&k->bytes, sizeof k->bytes) * 3 ^
 		checksum_bytes(k->card, k->bytes);
 }
 
@@ -83,8 +84,7 @@ void state_write_card(struct state *s, const void *card, size_t bytes)
 	k->bytes = bytes;
 	memcpy(k->card, card, bytes);
 	s->number++;
-	k->checksum = checksum_bytes(&s->number, sizeof s->number) ^ checksum_bytes(&k->bytes, sizeof k->bytes) * 3 ^
-		checksum_bytes(k->card, bytes);
+	k->checksum = place_sum(k, s->number);
 	atomic_signal_fence(memory_order_seq_cst);
 	k->number = s->number;
 	atomic_store(&head(s)->live, LIVE);
@@ -112,7 +112,7 @@ int state_card(struct state *s, void *card, size_t bytes)
 		const struct place *k = &head(s)->place[i];
 
 		written = written || k->number;
-		if (k->number && k->bytes <= STATE_CARD_MAX && k->number % 2 == i && place_sum(k) == k->checksum &&
+		if (k->number && k->bytes <= STATE_CARD_MAX && k->number % 2 == i && place_sum(k, k->number) == k->checksum &&
 			(!best || k->number > best->number))
 			best = k;
 	}
