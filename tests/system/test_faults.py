@@ -14,8 +14,8 @@ PRESS = 1024
 
 def one_page_faults():
     """A daemon without fault-around, and a VM whose limit is a third of its size, so that it can be made to lose
-    any of its pages while the arena has room."""
-    return daemon(96, settings=["fault_around=1"])
+    any of its pages while the arena has room.  No scan drops a page of zeros meanwhile."""
+    return daemon(96, settings=["fault_around=1", "ShareScanTime=0"])
 
 
 def events_per_fault(write, prepare, cause, seed, kind):
