@@ -397,7 +397,9 @@ static void share_and_break(void)
  * must be there, which a restart in between may have changed. */
 static void make_cold(unsigned page, unsigned other)
 {
-	for (unsigned i = 0; i < 20; i++) {
+	for (unsigned i = 0; i < 200; i++) {
+		if (i >= 10)
+			nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL); /* somebody is at the entry: after a restart it may be written away just now */
 		check(other, "as the like of another");
 		check(page, "before it is cold");
 		evict(page, 1);
