@@ -25,14 +25,18 @@
 #define WINDOW_BYTES_MIN (4ull << 30)
 #define GUARD_BYTES	 PAGE_SIZE
 #define PUNCH_TRIES	 3u
+#define RESERVE_MIN	 128u	/* frames: two runs of compressed pages, and their maps */
 
 struct arena {
 	struct kept *kept;
 	_Atomic uint64_t capacity;		/* frames */
-	uint64_t reserve;			/* of these, for stores only */
+	_Atomic uint64_t unlent;		/* of these, those that are to be withdrawn */
+	uint64_t reserve_max;			/* of these, never promised to anybody; */
+	_Atomic uint64_t reserve;		/* at most this: for stores only */
 	_Atomic uint64_t charged;
 	_Atomic uint64_t peak;
-	_Atomic uint64_t low;			/* fewer free than this: crossed() */
+	_Atomic uint64_t low;			/* fewer free than this: short of memory */
+	_Atomic uint64_t wake;			/* fewer free than this: crossed(); low, or a threshold below it */
 	_Atomic bool crossed;			/* told, not re-armed */
 	void (*on_crossed)(void *);
 	void *crossed_data;
@@ -144,7 +148,7 @@ int arena_new(struct arena **ret, uint64_t capacity_bytes, struct kept *kept, st
 	}
 	a->kept = kept;
 	a->capacity = capacity_bytes / PAGE_SIZE;
-	a->reserve = a->capacity / 128 > 128 ? a->capacity / 128 : 128;
+	a->reserve = a->reserve_max = a->capacity / 128 > RESERVE_MIN ? a->capacity / 128 : RESERVE_MIN;
 	a->twin_parked_fd = -1;
 	list_init(&a->segments);
 	pthread_mutex_init(&a->lock, NULL);
@@ -179,16 +183,23 @@ struct kept *arena_kept(const struct arena *a)
 
 /* ---- pressure ---- */
 
+void arena_set_reserve(struct arena *a, uint64_t frames)
+{
+	frames = frames > RESERVE_MIN ? frames : RESERVE_MIN;
+	atomic_store(&a->reserve, frames < a->reserve_max ? frames : a->reserve_max);
+}
+
 void arena_set_low(struct arena *a, uint64_t low_frames)
 {
 	atomic_store(&a->low, low_frames);
+	atomic_store(&a->wake, low_frames);
 }
 
 void arena_set_pressure(struct arena *a, uint64_t low_frames, void (*crossed)(void *), void *userdata)
 {
 	a->on_crossed = crossed;
 	a->crossed_data = userdata;
-	atomic_store(&a->low, low_frames);
+	arena_set_low(a, low_frames);
 }
 
 void arena_poke(struct arena *a)
@@ -197,22 +208,33 @@ void arena_poke(struct arena *a)
 		a->on_crossed(a->crossed_data);
 }
 
-static uint64_t free_frames(struct arena *a)
+/* What it is to have; what is lent, and has not been withdrawn yet, does not count. */
+static uint64_t capacity_of(struct arena *a)
+{
+	uint64_t unlent = atomic_load(&a->unlent);
+
+	return a->capacity - unlent;
+}
+
+uint64_t arena_free_frames(struct arena *a)
 {
 	uint64_t charged = atomic_load(&a->charged);
 
-	return charged < a->capacity ? a->capacity - charged : 0;
+	return charged < capacity_of(a) ? capacity_of(a) - charged : 0;
 }
 
 bool arena_is_short(struct arena *a)
 {
-	return free_frames(a) < atomic_load_explicit(&a->low, memory_order_relaxed);
+	return arena_free_frames(a) < atomic_load_explicit(&a->low, memory_order_relaxed);
 }
 
-bool arena_rearm(struct arena *a)
+/* A charge that falls below the new threshold between the first store and the second finds `crossed` set, and tells
+ * nobody; the look at the end sees what it left.  So either it tells, or we answer true. */
+bool arena_rearm(struct arena *a, uint64_t wake_frames)
 {
+	atomic_store(&a->wake, wake_frames);
 	atomic_store(&a->crossed, false);
-	return arena_is_short(a);
+	return arena_free_frames(a) < wake_frames;
 }
 
 int arena_reserve(struct arena *a, uint64_t frames, struct problem *p)
@@ -221,7 +243,7 @@ int arena_reserve(struct arena *a, uint64_t frames, struct problem *p)
 	int r = 0;
 
 	pthread_mutex_lock(&a->lock);
-	room = a->reserve + a->reserved < a->capacity ? a->capacity - a->reserve - a->reserved : 0;
+	room = a->reserve_max + a->reserved < capacity_of(a) ? capacity_of(a) - a->reserve_max - a->reserved : 0;
 	if (frames > room)
 		r = problem_set(p, ENOMEM, PROBLEM_NOT_ENOUGH_MEMORY, frames * PAGE_SIZE, room * PAGE_SIZE,
 			"reservation and overhead need %llu MiB of arena, %llu MiB are not promised yet: lower the "
@@ -245,9 +267,27 @@ void arena_lend(struct arena *a, uint64_t frames)
 	atomic_fetch_add(&a->capacity, frames);
 }
 
+/* What was lent is withdrawn as frames are given back, and the reserve stays above what is charged meanwhile.  At once, and nobody could be
+ * reclaimed from any more who was gathered and did not leave after all: no store would have a frame to put pages into. */
+static void withdraw(struct arena *a)
+{
+	uint64_t owed = atomic_load(&a->unlent), give;
+
+	do {
+		uint64_t keep = atomic_load(&a->charged) + a->reserve, capacity = a->capacity;
+
+		give = capacity > keep ? capacity - keep : 0;
+		give = give < owed ? give : owed;
+		if (!give)
+			return;
+	} while (!atomic_compare_exchange_weak(&a->unlent, &owed, owed - give));
+	atomic_fetch_sub(&a->capacity, give);
+}
+
 void arena_unlend(struct arena *a, uint64_t frames)
 {
-	atomic_fetch_sub(&a->capacity, frames);
+	atomic_fetch_add(&a->unlent, frames);
+	withdraw(a);
 }
 
 void arena_unreserve(struct arena *a, uint64_t frames)
@@ -260,6 +300,9 @@ void arena_unreserve(struct arena *a, uint64_t frames)
 
 /* ---- accounts ---- */
 
+#define LIMIT_MARGIN_MIN 128u
+#define LIMIT_MARGIN_MAX 4096u
+
 void account_init(struct account *acc, struct arena *a, uint64_t limit_frames)
 {
 	*acc = (struct account){ .arena = a, .limit_frames = limit_frames };
@@ -271,12 +314,14 @@ void account_fini(struct account *acc)
 	assert(atomic_load(&acc->frames) == 0);
 }
 
-/* Far enough below the limit that a run of faults does not meet it before reclaim has begun. */
+/* Far enough below the limit that a run of faults does not meet it before reclaim has begun: as the plan has it
+ * (policy_limit_margin_frames, which begins at half of it), or charges would call for plans that do nothing. */
 static uint64_t limit_margin(uint64_t limit)
 {
 	uint64_t margin = limit / 32;
 
-	return margin > 2 * RUN_MAX ? margin : limit > 8 * RUN_MAX ? 2 * RUN_MAX : limit / 4;
+	margin = margin < LIMIT_MARGIN_MIN ? LIMIT_MARGIN_MIN : margin > LIMIT_MARGIN_MAX ? LIMIT_MARGIN_MAX : margin;
+	return margin < limit / 4 ? margin : limit / 4;
 }
 
 uint64_t account_over_limit(const struct account *acc)
@@ -293,14 +338,36 @@ void account_rearm(struct account *acc)
 	atomic_store(&acc->pressed, false);
 }
 
+bool account_is_blocked(const struct account *acc)
+{
+	return atomic_load_explicit(&acc->blocked, memory_order_relaxed) &&
+		!atomic_load_explicit(&acc->leaving, memory_order_relaxed);
+}
+
+/* As with an uncharge: a waiter counts itself before it looks at the flag, and we lower the flag before we look at the
+ * count. */
+void account_set_blocked(struct account *acc, bool blocked)
+{
+	struct arena *a = acc->arena;
+
+	if (!atomic_exchange(&acc->blocked, blocked) || blocked || !atomic_load(&a->waiters))
+		return;
+	pthread_mutex_lock(&a->wait_lock);
+	pthread_cond_broadcast(&a->wait_cond);
+	pthread_mutex_unlock(&a->wait_lock);
+}
+
 static int account_charge(struct account *acc, uint64_t frames, enum charge_kind kind)
 {
 	struct arena *a = acc->arena;
-	uint64_t wall = a->capacity - (kind == CHARGE_GUEST ? a->reserve : 0);
-	uint64_t limit = kind == CHARGE_GUEST ? atomic_load_explicit(&acc->limit_frames, memory_order_relaxed) : UINT64_MAX;
-	uint64_t mine = atomic_fetch_add(&acc->frames, frames) + frames, all;
+	uint64_t wall = a->capacity - (kind == CHARGE_STORE ? 0 : a->reserve);
+	uint64_t limit = kind == CHARGE_STORE ? UINT64_MAX : atomic_load_explicit(&acc->limit_frames, memory_order_relaxed);
+	uint64_t mine, all;
 
-	if (limit != UINT64_MAX && mine + limit_margin(limit) > limit && !atomic_exchange(&acc->pressed, true))
+	if (kind == CHARGE_GUEST && account_is_blocked(acc))
+		return -EBUSY;
+	mine = atomic_fetch_add(&acc->frames, frames) + frames;
+	if (limit != UINT64_MAX && mine + limit_margin(limit) / 2 > limit && !atomic_exchange(&acc->pressed, true))
 		arena_poke(a);
 	if (atomic_load_explicit(&acc->leaving, memory_order_relaxed))
 		wall = limit = UINT64_MAX;
@@ -320,7 +387,7 @@ static int account_charge(struct account *acc, uint64_t frames, enum charge_kind
 	all += frames;
 	peak_raise(&a->peak, all);
 	peak_raise(&acc->peak, mine);
-	if (free_frames(a) < atomic_load_explicit(&a->low, memory_order_relaxed) && !atomic_exchange(&a->crossed, true))
+	if (arena_free_frames(a) < atomic_load_explicit(&a->wake, memory_order_relaxed) && !atomic_exchange(&a->crossed, true))
 		arena_poke(a);
 	return 0;
 }
@@ -333,6 +400,8 @@ static void account_uncharge(struct account *acc, uint64_t frames)
 	assert(before >= frames);
 	before = atomic_fetch_sub(&a->charged, frames);
 	assert(before >= frames);
+	if (atomic_load_explicit(&a->unlent, memory_order_relaxed))
+		withdraw(a);
 	/* A waiter counts itself before it looks at the charge, and we lower the charge before we look at the
 	 * count (both sequentially consistent): one of us sees the other. */
 	if (atomic_load(&a->waiters)) {
@@ -348,7 +417,7 @@ static bool may_charge(struct account *acc)
 
 	if (atomic_load(&acc->leaving))
 		return true;
-	return atomic_load(&a->charged) + 1 <= a->capacity - a->reserve &&
+	return !atomic_load(&acc->blocked) && atomic_load(&a->charged) + 1 <= a->capacity - a->reserve &&
 		atomic_load(&acc->frames) + 1 <= atomic_load(&acc->limit_frames);
 }
 
@@ -364,6 +433,16 @@ void account_wait(struct account *acc, uint64_t timeout_ns)
 		pthread_cond_timedwait(&a->wait_cond, &a->wait_lock, &ts);
 	atomic_fetch_sub(&a->waiters, 1);
 	pthread_mutex_unlock(&a->wait_lock);
+}
+
+void account_changed(struct account *acc)
+{
+	struct arena *a = acc->arena;
+
+	pthread_mutex_lock(&a->wait_lock);
+	pthread_cond_broadcast(&a->wait_cond);
+	pthread_mutex_unlock(&a->wait_lock);
+	arena_poke(a);
 }
 
 /* ---- segments ---- */
@@ -623,8 +702,8 @@ void arena_numbers(struct arena *a, struct arena_numbers *ret)
 {
 	pthread_mutex_lock(&a->lock);
 	*ret = (struct arena_numbers){
-		.capacity_frames = a->capacity, .charged_frames = atomic_load(&a->charged), .peak_frames = atomic_load(&a->peak),
-		.reserve_frames = a->reserve, .reserved_frames = a->reserved, .free_frames = free_frames(a),
+		.capacity_frames = capacity_of(a), .charged_frames = atomic_load(&a->charged), .peak_frames = atomic_load(&a->peak),
+		.reserve_frames = a->reserve_max, .reserved_frames = a->reserved, .free_frames = arena_free_frames(a),
 		.segments = a->n_segments,
 	};
 	pthread_mutex_unlock(&a->lock);

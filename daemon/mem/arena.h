@@ -36,7 +36,9 @@ enum segment_kind {
 };
 
 enum charge_kind {
-	CHARGE_GUEST,	/* a frame for a guest page: refused when only the reserve is left, or at the account's limit */
+	CHARGE_GUEST,	/* a frame for a guest page: refused when only the reserve is left, at the account's limit, or
+			 * while the account is blocked */
+	CHARGE_ADOPT,	/* likewise, for a page that is there already: a block does not stop it */
 	CHARGE_STORE,	/* a frame that reclaim or the ledger needs: may use the reserve and pass the limit */
 };
 
@@ -50,6 +52,7 @@ struct account {
 	_Atomic uint64_t limit_frames;	/* UINT64_MAX: none */
 	_Atomic bool pressed;		/* near its limit, and told so; cleared by account_rearm */
 	_Atomic bool leaving;		/* its frames are on their way out of the arena: neither wall nor limit */
+	_Atomic bool blocked;		/* account_set_blocked */
 };
 
 /* One memfd.  `addr` is its mapping in the reserved window (page maps, caches, swap maps), or the daemon's own
@@ -89,10 +92,15 @@ int arena_probe_huge_pages(struct problem *p);
 /* `crossed` is called by the charge that leaves fewer than `low_frames` free, once until re-armed by
  * arena_rearm(); it runs on a fault thread: it may write to an eventfd and nothing more. */
 void arena_set_pressure(struct arena *a, uint64_t low_frames, void (*crossed)(void *), void *userdata);
+/* The reserve, while threads are charging: at least 128 frames, and at most 1/128 of the capacity if that is more, which
+ * is what admission goes by. */
+void arena_set_reserve(struct arena *a, uint64_t frames);
 /* Another threshold, while threads are charging. */
 void arena_set_low(struct arena *a, uint64_t low_frames);
-/* Re-arm; true if free frames are already below the threshold (the caller goes on reclaiming). */
-bool arena_rearm(struct arena *a);
+/* Re-arm, for the charge that leaves fewer than `wake_frames` free: low at first, less for who has been told of low
+ * and waits for the next threshold below.  arena_is_short goes by low all the same.  True if free frames are below it
+ * already (nobody will tell: the caller looks again). */
+bool arena_rearm(struct arena *a, uint64_t wake_frames);
 
 /* Admission: frames promised to VMs (reservations and overhead).  -ENOMEM with the numbers. */
 int arena_reserve(struct arena *a, uint64_t frames, struct problem *p);
@@ -102,6 +110,8 @@ void arena_unreserve(struct arena *a, uint64_t frames);
 
 /* Frames that somebody takes out of the arena with him: capacity for as long as that lasts. */
 void arena_lend(struct arena *a, uint64_t frames);
+/* He is gone, or has stayed.  What is charged beyond the capacity is let go as its frames are given back; until then nobody but
+ * stores gets any. */
 void arena_unlend(struct arena *a, uint64_t frames);
 
 void account_init(struct account *acc, struct arena *a, uint64_t limit_frames);
@@ -111,6 +121,14 @@ void account_fini(struct account *acc);
 uint64_t account_over_limit(const struct account *acc);
 /* Report again when the account next comes near its limit. */
 void account_rearm(struct account *acc);
+/* Whether its guest charges wait, whatever is free (state *low*).  Who waits is woken when it ends.
+ *
+ * It cannot dead-lock.  A thread that is refused holds no word and no frame, as at a full arena, and what makes memory
+ * free is charged as CHARGE_STORE (evictions, page maps, bringing home) or not at all.  Whoever blocks looks again by
+ * itself for as long as anybody is blocked, so the end of a block depends on no charge and on no wake-up.  An account
+ * that is leaving is not held up, and a thread that ends sees so within one of its waits. */
+void account_set_blocked(struct account *acc, bool blocked);
+bool account_is_blocked(const struct account *acc);
 
 /* A segment of `size_bytes` (a multiple of the page size), sparse: it costs nothing until pages of it are
  * charged and written.  Sealed against shrinking, growing and further seals.  It is kept as `part` of the owner; if that was
@@ -122,7 +140,7 @@ void segment_free(struct segment *s);
 /* Frames that the kernel has allocated for it (st_blocks). */
 uint64_t segment_blocks(const struct segment *s);
 
-/* 0; -ENOMEM: the arena is full; -EDQUOT: the account is at its limit. */
+/* 0; -ENOMEM: the arena is full; -EDQUOT: the account is at its limit; -EBUSY: it is blocked. */
 int segment_charge(struct segment *s, uint64_t frames, enum charge_kind kind);
 void segment_uncharge(struct segment *s, uint64_t frames);
 /* What it holds already, whatever the capacity or a limit says. */
@@ -135,6 +153,8 @@ int segment_make_hole(struct segment *s, uint64_t offset, uint64_t length);
  * holds; leases have their own way (evict.c). */
 int segment_punch(struct segment *s, uint64_t offset, uint64_t length, uint64_t charged);
 
+/* Its limit has changed: whoever waits looks again, and reclaim too. */
+void account_changed(struct account *acc);
 /* Wait until a guest charge of the account may succeed, at most `timeout_ns`; woken by uncharges. */
 void account_wait(struct account *acc, uint64_t timeout_ns);
 /* Ask for a look at the pressure now (a fault found the arena full; a worker finished). */
@@ -142,6 +162,8 @@ void arena_poke(struct arena *a);
 /* Whether free frames are below the low threshold: no fault-around, no read-ahead then. */
 bool arena_is_short(struct arena *a);
 
+/* Not charged. */
+uint64_t arena_free_frames(struct arena *a);
 void arena_numbers(struct arena *a, struct arena_numbers *ret);
 /* The wall: sum of the blocks of all segments against the capacity and the charge. */
 struct arena_check {

@@ -85,6 +85,7 @@ static void see(struct lease_audit *a, enum page_state s)
 	a->breaking += s == PAGE_BREAKING;
 	a->compressed += s == PAGE_COMPRESSED;
 	a->swapped += s == PAGE_SWAPPED;
+	a->ballooned += s == PAGE_BALLOONED;
 	a->lost += s == PAGE_LOST;
 }
 
@@ -94,7 +95,7 @@ static uint64_t adopt(struct lease *l, uint64_t page, uint64_t before, struct le
 	uint64_t epoch;
 
 	/* like any other page of a guest: it may not take what reclaim needs, nor pass the VM's limit */
-	if (segment_charge(l->memory, 1, CHARGE_GUEST) < 0) {
+	if (segment_charge(l->memory, 1, CHARGE_ADOPT) < 0) {
 		vm_set_trouble(l->vm, true, "it wrote to its memory behind the daemon's back, and there is no frame for that");
 		return before;
 	}
@@ -281,10 +282,11 @@ void lease_run_audit(struct lease *l, struct lease_audit *a)
 		compare(a, "breaking", a->breaking, l->audit_moved[PAGE_BREAKING], l->count[PAGE_BREAKING]);
 		compare(a, "compressed", a->compressed, l->audit_moved[PAGE_COMPRESSED], l->count[PAGE_COMPRESSED]);
 		compare(a, "swapped", a->swapped, l->audit_moved[PAGE_SWAPPED], l->count[PAGE_SWAPPED]);
+		compare(a, "ballooned", a->ballooned, l->audit_moved[PAGE_BALLOONED], l->count[PAGE_BALLOONED]);
 		compare(a, "lost", a->lost, l->audit_moved[PAGE_LOST], l->count[PAGE_LOST]);
 	}
 	sum = l->count[PAGE_ZERO] + l->count[PAGE_RESIDENT] + l->count[PAGE_COMPRESSED] + l->count[PAGE_SWAPPED] +
-		l->count[PAGE_LOST] + l->count[PAGE_SHARED] + l->count[PAGE_BREAKING];
+		l->count[PAGE_LOST] + l->count[PAGE_SHARED] + l->count[PAGE_BREAKING] + l->count[PAGE_BALLOONED];
 	charged = atomic_load(&l->memory->frames);
 	held = l->count[PAGE_RESIDENT] + l->count[PAGE_BREAKING];
 	if (charged < held) {

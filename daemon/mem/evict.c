@@ -251,7 +251,7 @@ unsigned evict_batch(struct lease *l, struct bench *bench, struct batch *b)
 			swap |= 1ull << i;
 		}
 	}
-	swap = store_swap(&vm->stores, bench->buf, swap, words);
+	swap = store_swap(&vm->stores, (uint16_t)l->id, b->page, bench->buf, swap, words);
 	CRASH_POINT("evict.stored");
 	out = zero | shared | stored | swap;
 	for (unsigned i = 0; i < b->count; i++)
@@ -289,12 +289,11 @@ unsigned evict_batch(struct lease *l, struct bench *bench, struct batch *b)
 	return n;
 }
 
-unsigned discard_batch(struct lease *l, struct batch *b)
+uint64_t drop_batch(struct lease *l, struct batch *b, enum page_state to)
 {
 	static const uint8_t zeros[PAGE_SIZE];
 	struct vm *vm = l->vm;
-	uint64_t words[RUN_MAX], resident = 0, holes;
-	unsigned changed = 0;
+	uint64_t words[RUN_MAX], resident = 0, holes, dropped = 0;
 
 	MOVES_BEGIN(&vm->stores);
 	for (unsigned i = 0; i < b->count; i++) {
@@ -302,7 +301,7 @@ unsigned discard_batch(struct lease *l, struct batch *b)
 			words[i] = b->before[i]; /* it was to be brought home first (share_bring_home), and was not */
 			continue;
 		}
-		words[i] = word_make(PAGE_ZERO, 0) | (b->before[i] & WORD_PIN_MASK);
+		words[i] = word_make(to, 0) | (b->before[i] & WORD_PIN_MASK);
 		if (word_state(b->before[i]) == PAGE_RESIDENT) {
 			resident |= 1ull << i;
 			word_record(lease_word(l, b->page[i]), words[i] | WORD_MOVING);
@@ -324,8 +323,8 @@ unsigned discard_batch(struct lease *l, struct batch *b)
 			words[i] &= ~WORD_CLEAN;
 			continue;
 		}
-		changed += word_state(b->before[i]) != PAGE_ZERO;
-		ledger_move(l, b->page[i], b->before[i], PAGE_ZERO);
+		dropped |= 1ull << i;
+		ledger_move(l, b->page[i], b->before[i], to);
 		word_record(lease_word(l, b->page[i]), words[i]);
 		CRASH_POINT("discard.settled");
 		vm_forget(vm, b->before[i]);
@@ -334,6 +333,5 @@ unsigned discard_batch(struct lease *l, struct batch *b)
 	batch_unlock_and_wake(l, b, full_mask(b->count), words);
 	MOVES_END(&vm->stores);
 	segment_uncharge(l->memory, (uint64_t)__builtin_popcountll(holes));
-	COUNT(vm, discarded_pages, changed);
-	return changed;
+	return dropped;
 }

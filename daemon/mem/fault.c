@@ -8,6 +8,7 @@
  *	MISSING	busy		drop: whoever clears busy wakes, and the access faults again
  *	MISSING	RESIDENT	the client punched it out itself (or the event is late): zero page unless there is one
  *	MISSING	ZERO ...	charge a frame, lock, fill
+ *	MISSING	BALLOONED	the same, with zeros, and of this page only: its neighbours stay in the balloon
  *	MISSING	mapped		the pool's frame was taken: bring it back for all who share it (share.c)
  *	MISSING	LOST		poison again
  *	WP	busy		drop: un-protecting now would take the protection from under an eviction
@@ -63,20 +64,24 @@ static bool joins(uint64_t first, uint64_t w, unsigned n)
 	return word_state(w) != PAGE_SWAPPED || word_ref(w) == word_ref(first) + n;
 }
 
-/* Wait for a frame.  0, or -ESHUTDOWN when the lease ends meanwhile. */
+/* Wait for a frame, or for the end of a block, holding nothing.  0, or -ESHUTDOWN when the lease ends meanwhile. */
 static int charge_or_wait(struct lease *l)
 {
 	struct vm *vm = l->vm;
-	bool waited = false;
+	bool waited = false, blocked = false;
 	int r;
 
 	while ((r = segment_charge(l->memory, 1, CHARGE_GUEST)) < 0) {
 		if (atomic_load(&l->fault_stop))
 			return -ESHUTDOWN;
-		if (!waited)
-			COUNT(vm, frame_waits, 1);
-		waited = true;
-		arena_poke(vm->arena);
+		if (r == -EBUSY) {
+			COUNT(vm, blocked_waits, !blocked);
+			blocked = true;
+		} else {
+			COUNT(vm, frame_waits, !waited);
+			waited = true;
+			arena_poke(vm->arena);
+		}
 		account_wait(&vm->account, WAIT_NS);
 	}
 	return 0;
@@ -107,6 +112,19 @@ static int charge_pool_or_wait(struct lease *l, uint64_t w, bool *ret_charged)
 	return 0;
 }
 
+/* A frame of a pool is not the VM's own, but a VM that is blocked takes no more of those either. */
+static int wait_for_block(struct lease *l)
+{
+	if (account_is_blocked(&l->vm->account))
+		COUNT(l->vm, blocked_waits, 1);
+	while (account_is_blocked(&l->vm->account)) {
+		if (atomic_load(&l->fault_stop))
+			return -ESHUTDOWN;
+		account_wait(&l->vm->account, WAIT_NS);
+	}
+	return 0;
+}
+
 /* Whether the page still maps the entry that it did when frames were charged for it. */
 static bool maps_same(uint64_t seen, uint64_t w)
 {
@@ -122,11 +140,13 @@ static void note_wait(struct lease *l, uint64_t page, uint64_t began_ns)
 		if (l->waits[i].began_ns)
 			continue;
 		l->waits[i] = (struct wait){ page, began_ns };
+		stall_begin(&l->vm->stall, began_ns);
 		atomic_fetch_add(&l->n_waits, 1);
 		/* Either the holder sees the count after its unlock, or we see that it has unlocked. */
 		atomic_thread_fence(memory_order_seq_cst);
 		if (!(atomic_load(lease_word(l, page)) & WORD_BUSY)) {
 			l->waits[i].began_ns = 0;
+			stall_end(&l->vm->stall, began_ns);
 			atomic_fetch_sub(&l->n_waits, 1);
 		}
 		break;
@@ -140,7 +160,7 @@ static void missing_in_pool(struct lease *l, struct bench *b, uint64_t page, uin
 	uint64_t before;
 	bool charged;
 
-	if (charge_pool_or_wait(l, seen, &charged) < 0)
+	if (wait_for_block(l) < 0 || charge_pool_or_wait(l, seen, &charged) < 0)
 		return;
 	if (!word_lock(lease_word(l, page), &before)) {
 		if (charged)
@@ -233,6 +253,9 @@ static void missing(struct lease *l, struct bench *b, uint64_t page, uint64_t be
 		COUNT(vm, faults_zero, 1);
 	}
 	window = stream_window(l, page, &s);
+	/* who touches one page of the balloon has not taken the next one back */
+	if (word_state(before[0]) == PAGE_BALLOONED)
+		window = 1;
 	if (window > 1 && arena_is_short(vm->arena))
 		window = 1;
 	for (n = 1; n < window && page + n < l->pages; n++) {
@@ -358,10 +381,12 @@ void *fault_main(void *arg)
 		if (f.address < l->address || page >= l->pages)
 			continue; /* the client registered something else: nobody's business but its own */
 		atomic_store_explicit(&l->serving_ns, began_ns, memory_order_relaxed);
+		stall_begin(&vm->stall, began_ns);
 		if (f.missing)
 			missing(l, &b, page, began_ns);
 		else
 			protected_write(l, &b, page, began_ns);
+		stall_end(&vm->stall, now_ns());
 		atomic_store_explicit(&l->serving_ns, 0, memory_order_relaxed);
 	}
 	bench_fini(&b);

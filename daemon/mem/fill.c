@@ -92,10 +92,11 @@ static unsigned fetch(struct lease *l, struct bench *b, uint64_t page, unsigned 
 	struct vm *vm = l->vm;
 	int r = 0;
 
-	if (word_state(before[0]) == PAGE_ZERO)
+	if (word_is_empty(before[0]))
 		return count;
 	if (word_state(before[0]) == PAGE_SWAPPED) {
-		if (count > 1 && swap_read(vm->stores.swap, word_ref(before[0]), count, b->buf, NULL, 0) == 0)
+		if (count > 1 && swap_read(vm->stores.swap, word_ref(before[0]), swap_number((uint16_t)l->id, page), count,
+					 b->buf, NULL, 0) == 0)
 			return count;
 		/* one page by itself says which it is */
 		count = 1;
@@ -154,6 +155,7 @@ static unsigned put_frames(struct lease *l, struct bench *b, uint64_t page, unsi
 static void settle_run(struct lease *l, uint64_t page, unsigned count, const uint64_t *before, bool guest_waits)
 {
 	enum page_state from = word_state(before[0]);
+	bool refault = !word_is_empty(before[0]);
 	uint64_t mapped = 0;
 
 	for (unsigned i = 0; i < count; i++) {
@@ -161,7 +163,7 @@ static void settle_run(struct lease *l, uint64_t page, unsigned count, const uin
 		uint64_t now = word_make(PAGE_RESIDENT, epoch & 0xffff) | (before[i] & WORD_PIN_MASK);
 
 		/* needed again: it is in use */
-		if (from != PAGE_ZERO)
+		if (refault)
 			now |= 1ull << WORD_USE_SHIFT;
 		word_record(lease_word(l, page + i), now);
 		CRASH_POINT("fill.settled");
@@ -170,8 +172,10 @@ static void settle_run(struct lease *l, uint64_t page, unsigned count, const uin
 	CRASH_POINT("fill.forgotten");
 	if (from == PAGE_SWAPPED)
 		COUNT(l->vm, swap_in_pages, count);
-	if (from != PAGE_ZERO)
+	if (refault)
 		COUNT(l->vm, refault_pages, count);
+	if (from == PAGE_BALLOONED)
+		COUNT(l->vm, balloon_touched_pages, count);
 	MOVES_END(&l->vm->stores);
 	if (count > 1 || from == PAGE_SWAPPED) {
 		/* it is the worker that brings in what no guest waits for */
@@ -227,7 +231,7 @@ unsigned fill_run(struct lease *l, struct bench *b, uint64_t page, unsigned coun
 	have = fetch(l, b, page, count, before, guest_waits, &error);
 	CRASH_POINT("fill.fetched");
 	if (have)
-		have = put_frames(l, b, page, have, word_state(before[0]) == PAGE_ZERO, &foreign);
+		have = put_frames(l, b, page, have, word_is_empty(before[0]), &foreign);
 	CRASH_POINT("fill.put");
 	if (foreign)
 		COUNT(vm, foreign_pages, (uint64_t)__builtin_popcountll(foreign));

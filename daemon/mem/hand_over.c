@@ -34,7 +34,7 @@ static bool next_missing(struct lease *l, uint64_t *at, struct run *ret)
 			continue;
 		}
 		w = page_map_read(&l->map, page);
-		has = !(w & WORD_BUSY) && (word_state(w) == PAGE_RESIDENT || word_state(w) == PAGE_ZERO);
+		has = !(w & WORD_BUSY) && (word_state(w) == PAGE_RESIDENT || word_is_empty(w));
 		if (has && ret->count)
 			break;
 		if (!has && !ret->count++)
@@ -59,7 +59,7 @@ int lease_gather(struct lease *l, uint64_t *ret_pages)
 			return -ESHUTDOWN;
 		lease_serve_audits(l);
 		l->job_began_ns = now_ns();
-		r = share_bring_home(l, run, l->job_began_ns + GIVE_UP_NS);
+		r = share_bring_home(l, &run, 1, l->job_began_ns + GIVE_UP_NS);
 		if (r == 0)
 			r = lease_populate(l, run, true, ret_pages);
 		if (r < 0)

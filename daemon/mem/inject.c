@@ -43,8 +43,14 @@ static int apply(const char *word)
 		inject.twin_home_from_pool = true;
 	else if (!strcmp(word, "break_unheld"))
 		inject.twin_break_unheld = true;
+	else if (!strcmp(word, "balloon_pinned"))
+		inject.twin_balloon_pinned = true;
+	else if (!strcmp(word, "balloon_late"))
+		inject.twin_balloon_late = true;
 	else if (!strcmp(word, "restart_unasked"))
 		inject.twin_restart_unasked = true;
+	else if (!strcmp(word, "no_floor"))
+		inject.twin_no_floor = true;
 	else if (!strcmp(word, "swap_write:EIO"))
 		inject.swap_write_errno = EIO;
 	else if (!strcmp(word, "swap_write:ENOSPC"))
@@ -61,8 +67,12 @@ static int apply(const char *word)
 		inject.hang_control_ns = now_ns() + strtoull(word + 13, NULL, 10) * NS_PER_S;
 	else if (!strncmp(word, "hang_reclaim:", 13))
 		inject.hang_reclaim_ns = now_ns() + strtoull(word + 13, NULL, 10) * NS_PER_S;
+	else if (!strcmp(word, "watch_reservations"))
+		inject.watch_reservations = true;
 	else if (!strcmp(word, "hasty"))
 		inject.hasty = true;
+	else if (!strncmp(word, "balloon:", 8))
+		inject.balloon_pct = (unsigned)strtoul(word + 8, NULL, 10) + 1;
 	else
 		return -EINVAL;
 	log_warning("TEST SWITCH %s is on: this daemon breaks its promises", word);

@@ -8,14 +8,19 @@
  *	share_unverified	believe that no page was written before it was protected: private copies nobody is charged for
  *	home_from_pool	bring home what the pool has instead of what the client sees: with share_unverified, words are lost
  *	break_unheld	let go of the pool's page when it breaks, before the kernel has copied it
+ *	no_floor	take from VMs below their reservations (with watch_reservations the daemon dies of it)
+ *	balloon_pinned	take pinned pages into the balloon: what a device, or a guest that relies on the pin, writes is lost
+ *	balloon_late	take pages into the balloon however late the call is: its caller may have gone on with them
  *	restart_unasked	believe after a restart what words say of pages whose order nobody has answered: writes are lost
  * MEMCTLD_INJECT=fault[,fault]: errors of the world:
  *	swap_write:EIO, swap_write:ENOSPC, swap_read:EIO	the system call fails
  *	low_host	the host has no memory for a VM that leaves
  *	swap_corrupt, cache_corrupt	a stored page is damaged before it is read back
  *	hang_control:S, hang_reclaim:S	the thread stands still when the watchdog looks S seconds after start, or later
+ *	watch_reservations	no error: abort() when a VM is asked for something below its reservation
  *	hasty	no error: what is done now and then is done at once, so that a script says when.  The scan has its turns every
  *		few milliseconds, and the advice dont_need evicts the pages, and the pool's frames if there are mapped ones among them
+ *	balloon:PCT	no error: the target of every balloon is this part of its VM, whatever is planned
  * MEMCTLD_CRASH: death at one instant, to see what the next daemon makes of it:
  *	POINT or POINT:N	SIGKILL at the N-th passage of that point, in the daemon that found nothing to resume
  *	@FILE			the same for each life in turn: a daemon takes the first line out of the file, whatever it
@@ -36,7 +41,10 @@ struct inject {
 	bool twin_share_unverified;
 	bool twin_home_from_pool;
 	bool twin_break_unheld;
+	bool twin_balloon_pinned;
+	bool twin_balloon_late;
 	bool twin_restart_unasked;
+	bool twin_no_floor;
 	int swap_write_errno;
 	int swap_read_errno;
 	bool swap_corrupt;
@@ -44,6 +52,8 @@ struct inject {
 	bool cache_corrupt;
 	uint64_t hang_control_ns, hang_reclaim_ns;	/* from then on; 0: never */
 	bool hasty;
+	unsigned balloon_pct;	/* + 1; 0: as planned */
+	bool watch_reservations;
 };
 extern struct inject inject;
 

@@ -72,6 +72,8 @@ uint64_t ledger_move(struct lease *l, uint64_t page, uint64_t before, enum page_
 		peak_raise(&vm->counters.compressed_peak_bytes, now);
 	else if (to == PAGE_SWAPPED)
 		peak_raise(&vm->counters.swapped_peak_bytes, now);
+	else if (to == PAGE_BALLOONED)
+		peak_raise(&vm->counters.ballooned_peak_bytes, now);
 	return epoch;
 }
 
@@ -122,6 +124,7 @@ void lease_end_waits(struct lease *l, uint64_t page, uint64_t count)
 		histogram_add(&l->vm->latency[FAULT_PROTECTED], now - w->began_ns);
 		COUNT(l->vm, stall_ns, now - w->began_ns);
 		w->began_ns = 0;
+		stall_end(&l->vm->stall, now);
 		atomic_fetch_sub(&l->n_waits, 1);
 	}
 	pthread_mutex_unlock(&l->ledger_lock);

@@ -28,10 +28,13 @@ bool lease_is_active(const struct lease *l);
 enum job_kind {
 	JOB_WILL_NEED,	/* bring in what is not resident, as far as free memory allows */
 	JOB_DONT_NEED,	/* make them the next victims; content is kept */
+	JOB_PAGE_IN,	/* bring in what is in a store, while there is room: at most `most` pages; then `range` is what is left of it */
 	JOB_DISCARD,	/* content is dropped: reads as zero afterwards */
 	JOB_POPULATE,	/* bring all in, waiting for frames */
 	JOB_PIN,	/* populate, and never evict until unpinned; -ENOMEM beyond the VM's reservation */
 	JOB_UNPIN,
+	JOB_INFLATE,	/* into the balloon, as far as they can: job.runs, job.refused */
+	JOB_DEFLATE,	/* out of it: zeros, as if never touched; job.runs, or (NULL) the whole range */
 	JOB_GATHER,	/* all of it becomes resident, or is zero, and stays so; -EIO: a page is lost, -ETIMEDOUT: its client does not help */
 	JOB_HAND_OVER,	/* after that: the client takes it as memory of its own */
 	JOB_AUDIT,	/* the whole lease; fills job.audit */
@@ -41,7 +44,7 @@ enum job_kind {
 /* What audit found; words are counted under their locks, exactly even while the guest runs (audit.c). */
 struct lease_audit {
 	uint64_t pages;			/* of the lease */
-	uint64_t zero, resident, shared, breaking, compressed, swapped, lost;	/* words by state; add up to pages */
+	uint64_t zero, resident, shared, breaking, compressed, swapped, ballooned, lost; /* words by state; add up to pages */
 	uint64_t in_transit;		/* of these, locked for longer than the audit waited */
 	uint64_t data;			/* pages that the memfd holds where the audit looked */
 	uint64_t discarded;		/* resident words over a hole: corrected, no failure */
@@ -56,6 +59,13 @@ struct job {
 	struct job *next;
 	enum job_kind kind;
 	struct run range;
+	uint64_t most, floor_frames;	/* PAGE_IN: so many pages, and only while more than these are free */
+	/* INFLATE, DEFLATE: runs within the range, ascending, the caller's until `done`; of INFLATE a zeroed bit a page of theirs,
+	 * for those that were refused; no page is taken after `until_ns`, because the client might not wait for it any more */
+	const struct run *runs;
+	unsigned n_runs;
+	uint8_t *refused;
+	uint64_t until_ns;
 	uint64_t call;			/* PIN, UNPIN: the client's number, so that a repeated call is done once; 0: none */
 	int r;				/* result: 0 or -errno */
 	uint64_t pages;			/* how many pages were acted on */

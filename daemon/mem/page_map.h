@@ -25,7 +25,8 @@
  *	SHARED		no frame of the lease; reference = entry of the pool.  Mapped: break, bring home.  Not mapped: fill, discard.
  *	BREAKING	no frame of the lease, one charged for the client's private copy, which is the content; the entry is
  *			held, because the kernel's copy may be still to come.  Bring home, and nothing else.
- *	BALLOONED	later.
+ *	BALLOONED	no frame, no reference; the guest's balloon driver gave it (balloon.c).  Its content is zeros.  Fill (it has left
+ *			the balloon then), deflate, discard.
  *
  * A block of 512 words is one page of the memfd.  It is charged before its first write; reading a word of a block
  * that was never charged is answered without touching the mapping (a read through it would allocate). */
@@ -66,6 +67,12 @@ static inline uint64_t word_ref(uint64_t w)
 static inline unsigned word_pins(uint64_t w)
 {
 	return (unsigned)((w & WORD_PIN_MASK) >> WORD_PIN_SHIFT);
+}
+
+/* Its content is zeros, and is stored nowhere. */
+static inline bool word_is_empty(uint64_t w)
+{
+	return word_state(w) == PAGE_ZERO || word_state(w) == PAGE_BALLOONED;
 }
 
 static inline uint64_t word_make(enum page_state state, uint64_t ref)

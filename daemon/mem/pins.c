@@ -136,7 +136,7 @@ int lease_pin(struct lease *l, struct job *job)
 		if (page_map_touch(&l->map, page) < 0)
 			return -ENOMEM;
 	/* Pages that are shared must have frames of their own.  This thread shares no other meanwhile, and pinned ones never. */
-	r = share_bring_home(l, range, l->job_began_ns + GIVE_UP_NS);
+	r = share_bring_home(l, &range, 1, l->job_began_ns + GIVE_UP_NS);
 	return r < 0 ? r : change_pins(l, job, true);
 }
 

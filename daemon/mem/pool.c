@@ -107,7 +107,7 @@ int pool_equip(struct pool *p, const struct mem_settings *settings, const struct
 	CRASH_POINT("pool_new.map");
 	if (r == 0)
 		r = stores_init(&p->stores, p->arena, &p->account, settings, &pool_stores_owner, p->owner, p->pages * PAGE_SIZE, swap_dir,
-			p->pages * PAGE_SIZE, 0, false, problem);
+			&(struct swap_room){ .size_bytes = p->pages * PAGE_SIZE }, problem);
 	if (r < 0)
 		return r;
 	r = uffd_open_own(&p->uffd);
@@ -304,7 +304,7 @@ static bool have_slots(struct pool *p)
 	if (need <= have || have >= p->pages)
 		return true;
 	want = want < p->pages ? want : p->pages;
-	if (swap_grow(p->stores.swap, want) < 0)
+	if (swap_grow(p->stores.swap, want, NULL) < 0)
 		return atomic_load(&p->n_entries) < have;
 	/* two may have grown it at once, to the same size */
 	while (have < want && !atomic_compare_exchange_weak(&p->slots, &have, want))

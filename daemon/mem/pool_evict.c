@@ -169,7 +169,7 @@ uint64_t pool_evict(struct pool *p, struct bench *b, uint64_t frames)
 				swap |= 1ull << i;
 			}
 		}
-		stored |= store_swap(&p->stores, b->buf, swap, v.words);
+		stored |= store_swap(&p->stores, 0, v.entry, b->buf, swap, v.words);
 		CRASH_POINT("pool_evict.stored");
 		taken = take_frames(p, b, &v, lock_victims(p, &v, stored));
 		MOVES_END(&p->stores);

@@ -8,7 +8,7 @@
  *	busy, not moving		as it says: whoever held it had recorded what was true, and had begun nothing that is not
  *	moving, page not mapped		RESIDENT if the memfd has data there, else as it says (the lease's worker looks, because looking takes a
  *					lock that the client can hold; until then the word stays busy).  Filling: the data came in one piece, by
- *					COPY, and the guest may have written to it since.  Evicting and discarding: nothing was punched
+ *					COPY, and the guest may have written to it since.  Evicting, discarding, inflating: nothing was punched
  *					that was not stored, or given up.  Either way what else was stored is nobody's now
  *	moving, SHARED mapped, BREAKING	in question: an order was under way.  Whether the client maps the pool there, and whether it has
  *					a copy of its own, nobody knows but the client.  The word stays busy until it has told
@@ -159,6 +159,7 @@ static bool claim_entry(struct pool *p, uint64_t e, bool hold)
 
 void pool_recovered(struct pool *p)
 {
+	state_raise(&p->state);
 	for (uint64_t e = 1; e < p->pages; e++) {
 		if (e % 64 == 0 && !p->used[e / 64]) {
 			e += 63;
@@ -238,6 +239,7 @@ static uint64_t settle(struct walk *k, uint64_t page, uint64_t w)
 		return damaged(k, page);
 	switch (s) {
 	case PAGE_ZERO:
+	case PAGE_BALLOONED:
 		if (word_ref(w))
 			return damaged(k, page);
 		break;
@@ -482,8 +484,12 @@ static int settle_lease(struct lease *l, struct recovery_numbers *numbers)
 
 static bool card_is_sane(const struct vm_card *c)
 {
-	return name_ends(c->config.name, sizeof c->config.name) && memchr(c->config.swap_dir, 0, sizeof c->config.swap_dir) &&
-		vm_check_config(&c->config, NULL) == 0 && c->sharing <= SHARING_POOL && c->client_bytes <= VM_CLIENT_MAX;
+	struct vm_config config;
+
+	card_get_config(c, &config);
+	return name_ends(c->name, sizeof c->name) && memchr(c->swap_dir, 0, sizeof c->swap_dir) &&
+		vm_check_config(&config, NULL) == 0 && c->sharing <= SHARING_POOL && c->client_bytes <= VM_CLIENT_MAX &&
+		c->sharing_withheld <= c->sharing && c->swap_max_bytes <= c->size_bytes;
 }
 
 /* What was found of it goes, with what it refers to in its pool. */
@@ -532,6 +538,7 @@ int vm_recover(struct vm **ret, struct arena *a, const struct mem_settings *sett
 {
 	struct kept_owner owner = { .kind = KEPT_VM, .number = number, .found = true };
 	uint64_t damaged_before = numbers->damaged;
+	struct vm_config config;
 	struct pool *pool = NULL;
 	struct vm *vm;
 	int r = vm_make(&vm, a, settings, owner);
@@ -545,17 +552,20 @@ int vm_recover(struct vm **ret, struct arena *a, const struct mem_settings *sett
 		r = -EBADMSG;
 	if (r == -EBADMSG && !*p->text)
 		problem_set(p, EBADMSG, PROBLEM_SYSTEM, 0, 0, "the state of VM number %u is damaged", number);
-	if (r == 0)
-		r = vm_equip(vm, &vm->card.config, p);
+	if (r == 0) {
+		card_get_config(&vm->card, &config);
+		r = vm_equip(vm, &config, p);
+	}
 	if (r == 0) {
 		atomic_store(&vm->sharing, vm->card.sharing);
+		atomic_store(&vm->sharing_now, vm->card.sharing - vm->card.sharing_withheld);
 		vm->vma_budget = vm->card.vma_budget;
 		pool = vm->card.pool ? find_pool(userdata, vm->card.pool) : NULL;
 		if (pool)
 			atomic_store(&vm->pool, pool_ref(pool));
 		else if (vm->card.pool)
 			r = problem_set(p, EBADMSG, PROBLEM_SYSTEM, 0, 0, "VM %s shared pages of a pool that is gone",
-				vm->card.config.name);
+				vm->card.name);
 	}
 	if (r == 0)
 		r = recover_leases(vm, numbers, p);
@@ -573,6 +583,7 @@ int vm_recover(struct vm **ret, struct arena *a, const struct mem_settings *sett
 
 int vm_serve(struct vm *vm, struct problem *p)
 {
+	state_raise(&vm->state);
 	list_foreach(i, &vm->leases) {
 		int r = lease_serve(container_of(i, struct lease, link), p);
 

@@ -43,7 +43,7 @@ static uint32_t short_hash(uint64_t hash)
 
 static bool is_member(struct lease *l)
 {
-	return atomic_load(&l->vm->pool) && l->share->member != HINTS_NO_MEMBER;
+	return atomic_load(&l->vm->pool) && l->share->member != HINTS_NO_MEMBER && vm_sharing(l->vm) == SHARING_POOL;
 }
 
 void share_dirtied(struct lease *l, uint64_t page, bool by_guest)
@@ -479,7 +479,10 @@ bool scan_some(struct lease *l)
 		passed = gather(l, hand < WORDS_MAX ? hand : WORDS_MAX, read, first, &n_first, second, &n_second);
 		if (n_first)
 			look_first(l, first, n_first);
-		if (n_second)
+		/* sights of the time when the pool was its to share */
+		if (n_second && !is_member(l))
+			look_first(l, second, n_second);
+		else if (n_second)
 			look_again(l, second, n_second, false);
 		spend(&s->hand_budget, passed);
 		spend(&s->read_budget, n_first + n_second);
@@ -493,7 +496,7 @@ bool scan_nudged(struct lease *l, bool all)
 	struct share *s = l->share;
 	uint64_t words = bit_words(l);
 
-	if (!all && atomic_load(&s->n_nudged) < ORDER_PAGES)
+	if (!is_member(l) || (!all && atomic_load(&s->n_nudged) < ORDER_PAGES))
 		return false;
 	/* one round at the most: what could not be locked comes with the next */
 	for (uint64_t n = 0; n < words && atomic_load(&s->n_nudged) && s->order.n + RUN_MAX <= ORDER_PAGES; n++) {

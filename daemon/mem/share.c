@@ -355,17 +355,20 @@ static void recall_some(struct lease *l)
 	order_send(l);
 }
 
-int share_bring_home(struct lease *l, struct run range, uint64_t until_ns)
+int share_bring_home(struct lease *l, const struct run *runs, unsigned n, uint64_t until_ns)
 {
 	struct share *s = l->share;
-	uint64_t page = range.page, end = range.page + range.count;
+	struct remap_order *o;
+	unsigned at = 0, first_run;
+	uint64_t done = 0, first_done;	/* runs before `at`, and so many pages of that one, are home */
 
 	if (!s || !atomic_load(&l->vm->pool))
 		return 0;
+	o = &s->order;
 	/* An order may be carried out in part, or not be sent: it is asked again for what is mapped still, until nothing is. */
-	while (page < end || s->order.pending) {
-		uint64_t first = page;
-
+	while (at < n || o->pending) {
+		first_run = at;
+		first_done = done;
 		if (atomic_load(&l->ending))
 			return -ESHUTDOWN;
 		if (now_ns() > until_ns)
@@ -376,13 +379,22 @@ int share_bring_home(struct lease *l, struct run range, uint64_t until_ns)
 			lease_wait_poke(l, &s->pokes, NS_PER_MS);
 			continue;
 		}
-		while (page < end && s->order.n < ORDER_PAGES && gather_home(l, page, NS_PER_MS, false, CHARGE_STORE))
-			page++;
-		if (s->order.n) {
+		while (at < n && o->n < ORDER_PAGES) {
+			if (done == runs[at].count) {
+				at++;
+				done = 0;
+			} else if (gather_home(l, runs[at].page + done, NS_PER_MS, false, CHARGE_STORE)) {
+				done++;
+			} else {
+				break;
+			}
+		}
+		if (o->n) {
 			if (!order_send(l))
 				lease_wait_poke(l, &s->pokes, NS_PER_MS);
-			page = first;
-		} else if (page < end) {
+			at = first_run;
+			done = first_done;
+		} else if (at < n) {
 			lease_wait_poke(l, &s->pokes, NS_PER_MS);
 		}
 	}

@@ -21,7 +21,8 @@ struct place {
 struct head {
 	_Atomic uint64_t live;
 	uint64_t magic;
-	uint64_t format, not_format;	/* its complement: damage is no other format, which would keep us from starting */
+	/* its complement: damage is no other format, which would keep us from starting.  While it is raised, `format` is ahead */
+	uint64_t format, not_format;
 	struct place place[2];
 };
 _Static_assert(sizeof(struct head) <= PAGE_SIZE, "the head is one page");
@@ -95,6 +96,26 @@ void state_end(struct state *s)
 	atomic_store(&head(s)->live, 0);
 }
 
+/* The format that all of it is of; 0: damage. */
+static uint64_t format_of(const struct head *h)
+{
+	uint64_t format = h->format, before = ~h->not_format;
+
+	if (h->magic != MAGIC)
+		return 0;
+	if (format == before)
+		return format;
+	return format == STATE_FORMAT && before >= STATE_FORMAT_OLDEST && before < format ? before : 0;
+}
+
+void state_raise(struct state *s)
+{
+	head(s)->format = STATE_FORMAT;
+	atomic_signal_fence(memory_order_seq_cst);
+	head(s)->not_format = ~(uint64_t)STATE_FORMAT;
+	atomic_signal_fence(memory_order_seq_cst);
+}
+
 int state_card(struct state *s, void *card, size_t bytes)
 {
 	const struct place *best = NULL;
@@ -104,9 +125,9 @@ int state_card(struct state *s, void *card, size_t bytes)
 		return -EBADMSG;
 	if (atomic_load(&head(s)->live) != LIVE)
 		return -ENOENT;
-	if (head(s)->magic != MAGIC || head(s)->format != ~head(s)->not_format)
+	if (!format_of(head(s)))
 		return -EBADMSG;
-	if (head(s)->format < STATE_FORMAT_OLDEST || head(s)->format > STATE_FORMAT)
+	if (format_of(head(s)) < STATE_FORMAT_OLDEST || format_of(head(s)) > STATE_FORMAT)
 		return -EPROTONOSUPPORT;
 	for (unsigned i = 0; i < 2; i++) {
 		const struct place *k = &head(s)->place[i];

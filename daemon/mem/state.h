@@ -5,7 +5,11 @@
  * small, are written before they count, and then not changed.
  *
  * All of it carries STATE_FORMAT.  A memctld reads its own format and the one before (STATE_FORMAT_OLDEST), and touches nothing that it
- * cannot read.
+ * cannot read.  What it takes over keeps its format until all of it has been read (state_raise): a memctld that cannot read its own part
+ * leaves everything to the one that was before it.
+ *
+ *	format	what it adds
+ *	2	card of a VM: balloon cap, stall budget, room of the swap file, sharing withheld.  Page maps: BALLOONED
  *
  * Threads: the control thread writes; what is atomic may be written by who owns it. */
 #pragma once
@@ -14,7 +18,7 @@
 
 #include <stdatomic.h>
 
-#define STATE_FORMAT	    1u
+#define STATE_FORMAT	    2u
 #define STATE_FORMAT_OLDEST 1u
 #define STATE_CARD_MAX	    2000u
 
@@ -48,6 +52,8 @@ void state_end(struct state *s);
 /* The card that was found: 0; -ENOENT: it was never written, or has ended; -EBADMSG: damaged; -EPROTONOSUPPORT: of a
  * format that this program cannot read. */
 int state_card(struct state *s, void *card, size_t bytes);
+/* What was found is of STATE_FORMAT from here on; before anything is written that the format before does not have. */
+void state_raise(struct state *s);
 
 /* Record i, writable.  NULL: no frame for it. */
 struct state_lease *state_record(struct state *s, uint32_t i);

@@ -17,7 +17,6 @@
 #include <time.h>
 
 #define READ_TRIES	  10u
-#define WRITE_BACK_BLOCKS 8u
 #define CACHE_ROOM_BLOCKS 2u		/* what one batch can need */
 
 int bench_init(struct bench *b)
@@ -51,8 +50,8 @@ void bench_fini(struct bench *b)
 }
 
 int stores_init(struct stores *s, struct arena *a, struct account *payer, const struct mem_settings *settings,
-	const struct stores_owner *owner, struct kept_owner kept, uint64_t size_bytes, const char *swap_dir, uint64_t swap_bytes, uint64_t ready_bytes,
-	bool sparse, struct problem *p)
+	const struct stores_owner *owner, struct kept_owner kept, uint64_t size_bytes, const char *swap_dir,
+	const struct swap_room *room, struct problem *p)
 {
 	int r;
 
@@ -60,7 +59,7 @@ int stores_init(struct stores *s, struct arena *a, struct account *payer, const 
 	pthread_mutex_init(&s->lock, NULL);
 	r = cache_new(&s->cache, a, payer, kept, size_bytes, settings, p);
 	if (r == 0)
-		r = swap_new(&s->swap, a, payer, kept, swap_dir, swap_bytes, ready_bytes, sparse, p);
+		r = swap_new(&s->swap, a, payer, kept, swap_dir, room, p);
 	if (r < 0)
 		stores_fini(s);
 	return r;
@@ -106,12 +105,13 @@ bool store_compress(struct stores *s, struct codec *codec, uint16_t lease, uint6
 	return true;
 }
 
-uint64_t store_swap(struct stores *s, uint8_t *buf, uint64_t mask, uint64_t *words)
+uint64_t store_swap(struct stores *s, uint16_t lease, const uint64_t *pages, uint8_t *buf, uint64_t mask, uint64_t *words)
 {
 	uint64_t ok = 0;
 
 	while (mask) {
 		struct iovec v[RUN_MAX];
+		uint64_t numbers[RUN_MAX];
 		unsigned index[RUN_MAX], want = (unsigned)__builtin_popcountll(mask), got;
 		uint64_t first;
 
@@ -122,8 +122,9 @@ uint64_t store_swap(struct stores *s, uint8_t *buf, uint64_t mask, uint64_t *wor
 			index[i] = (unsigned)__builtin_ctzll(mask);
 			mask &= mask - 1;
 			v[i] = (struct iovec){ buf + index[i] * PAGE_SIZE, PAGE_SIZE };
+			numbers[i] = swap_number(lease, pages[index[i]]);
 		}
-		if (swap_write(s->swap, first, v, got) < 0) {
+		if (swap_write(s->swap, first, v, numbers, got) < 0) {
 			swap_release(s->swap, first, got);
 			atomic_fetch_add(&s->swap_write_errors, 1);
 			break;
@@ -157,18 +158,19 @@ static int from_cache(struct stores *s, struct bench *b, uint16_t lease, uint64_
 
 /* A slot that a guest waits for.  An error may pass (a path that fails over, memory of the kernel): the page is given
  * up only after a second of them, or when what was read is wrong twice. */
-static int from_swap(struct stores *s, struct bench *b, uint64_t slot, void *to, bool guest_waits, const _Atomic bool *stop)
+static int from_swap(struct stores *s, struct bench *b, uint64_t slot, uint64_t number, void *to, bool guest_waits,
+	const _Atomic bool *stop)
 {
 	static const struct timespec pause = { .tv_nsec = 100000000 };
 	unsigned spin_us = guest_waits ? atomic_load_explicit(&s->settings->swap_spin_us, memory_order_relaxed) : 0;
-	int r = swap_read(s->swap, slot, 1, to, &b->direct, spin_us);
+	int r = swap_read(s->swap, slot, number, 1, to, &b->direct, spin_us);
 
 	for (unsigned tries = 0; r < 0 && guest_waits && tries < READ_TRIES && !atomic_load(stop); tries++) {
 		if (r == -EBADMSG)
-			return swap_read(s->swap, slot, 1, to, NULL, 0);
+			return swap_read(s->swap, slot, number, 1, to, NULL, 0);
 		atomic_fetch_add(&s->swap_read_errors, 1);
 		nanosleep(&pause, NULL);
-		r = swap_read(s->swap, slot, 1, to, NULL, 0);
+		r = swap_read(s->swap, slot, number, 1, to, NULL, 0);
 		if (r == -ENOMEM || r == -EAGAIN)
 			tries = 0;
 	}
@@ -179,7 +181,7 @@ int store_read(struct stores *s, struct bench *b, uint16_t lease, uint64_t page,
 	const _Atomic bool *stop)
 {
 	return word_state(w) == PAGE_COMPRESSED ? from_cache(s, b, lease, page, w, to)
-						: from_swap(s, b, word_ref(w), to, guest_waits, stop);
+						: from_swap(s, b, word_ref(w), swap_number(lease, page), to, guest_waits, stop);
 }
 
 void store_forget(struct stores *s, uint64_t w)
@@ -205,16 +207,20 @@ static int flush(struct stores *s, struct bench *b, struct moving *m)
 
 	while (done < m->count && r == 0) {
 		struct iovec v[RUN_MAX];
-		uint64_t first;
+		uint64_t numbers[RUN_MAX], first;
 		unsigned got = swap_alloc(s->swap, m->count - done, &first);
 
 		if (!got) {
 			r = -ENOSPC;
 			break;
 		}
-		for (unsigned i = 0; i < got; i++)
+		for (unsigned i = 0; i < got; i++) {
+			const struct owned *o = &m->page[done + i];
+
 			v[i] = (struct iovec){ b->buf + (done + i) * PAGE_SIZE, PAGE_SIZE };
-		r = swap_write(s->swap, first, v, got);
+			numbers[i] = swap_number(o->lease ? (uint16_t)lease_id(o->lease) : 0, o->page);
+		}
+		r = swap_write(s->swap, first, v, numbers, got);
 		if (r < 0) {
 			swap_release(s->swap, first, got);
 			atomic_fetch_add(&s->swap_write_errors, 1);
@@ -335,7 +341,7 @@ static void clean(struct stores *s)
 
 void store_keep_up(struct stores *s, struct bench *b)
 {
-	for (unsigned i = 0; i < WRITE_BACK_BLOCKS && cache_is_full(s->cache, CACHE_ROOM_BLOCKS); i++)
+	for (unsigned i = 0; i < STORE_KEEP_UP_BLOCKS && cache_is_full(s->cache, CACHE_ROOM_BLOCKS); i++)
 		if (store_write_back(s, b) <= 0)
 			break;
 	clean(s);

@@ -55,11 +55,10 @@ struct stores {
 #define MOVES_BEGIN(s) atomic_fetch_add(&(s)->moves_begun, 1)
 #define MOVES_END(s)   atomic_fetch_add(&(s)->moves_ended, 1)
 
-/* `size_bytes`: the most that may ever be stored.  The swap file has room for `swap_bytes` of it, `ready_bytes` set aside
- * at once (swap_grow does the rest). */
+/* `size_bytes`: the most that may ever be stored. */
 int stores_init(struct stores *s, struct arena *a, struct account *payer, const struct mem_settings *settings,
-	const struct stores_owner *owner, struct kept_owner kept, uint64_t size_bytes, const char *swap_dir, uint64_t swap_bytes, uint64_t ready_bytes,
-	bool sparse, struct problem *p);
+	const struct stores_owner *owner, struct kept_owner kept, uint64_t size_bytes, const char *swap_dir,
+	const struct swap_room *room, struct problem *p);
 /* Half-built ones too. */
 void stores_fini(struct stores *s);
 /* Stores that were found: a word refers to this.  false: there is nothing such. */
@@ -69,7 +68,7 @@ bool store_claim(struct stores *s, uint64_t w);
 bool store_compress(struct stores *s, struct codec *codec, uint16_t lease, uint64_t page, const uint8_t *content,
 	uint64_t *ret_word);
 /* Neighbouring slots for the pages of `mask`, one write each time; the bits of those that are on disk, and their words. */
-uint64_t store_swap(struct stores *s, uint8_t *buf, uint64_t mask, uint64_t *words);
+uint64_t store_swap(struct stores *s, uint16_t lease, const uint64_t *pages, uint8_t *buf, uint64_t mask, uint64_t *words);
 
 /* One page's content, verified; retried for about a second if a guest waits (until *stop).  0, -EBADMSG or another error. */
 int store_read(struct stores *s, struct bench *b, uint16_t lease, uint64_t page, uint64_t w, void *to, bool guest_waits,
@@ -79,6 +78,7 @@ void store_forget(struct stores *s, uint64_t word_before);
 
 /* Make room from the oldest end of a cache at its cap, a few blocks at a time, so that a cap that was lowered at once does
  * not keep the caller from everything else; and close holes as far as it is due. */
+#define STORE_KEEP_UP_BLOCKS 8u
 void store_keep_up(struct stores *s, struct bench *b);
 /* Write the cache's oldest block to the swap file.  Pages written, or -errno. */
 int store_write_back(struct stores *s, struct bench *b);

@@ -1,5 +1,6 @@
 #include "mem/swap.h"
 
+#include "base/log.h"
 #include "mem/checksum.h"
 #include "mem/inject.h"
 
@@ -7,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -17,14 +19,19 @@
 #define SEARCH_STEPS   65536u	/* bits looked at for a run before a shorter one is taken */
 
 struct swap {
-	int fd;
+	struct arena *arena;
+	struct account *payer;
+	struct kept_owner owner;
+	char dir[256];
+	int fd;			/* -1: none yet (late) */
 	struct kept *kept;
 	char tag[KEPT_TAG];	/* of the file */
 	bool is_kept;
 	bool direct, sparse;
 	uint64_t slots;		/* the most there may be */
 	uint64_t ready;		/* of these, set aside: under the lock */
-	struct segment *sums;	/* checksum of each slot */
+	struct segment *_Atomic sums;	/* checksum of each slot; NULL as long as there is no file */
+	pthread_mutex_t growing;	/* for as long as the disk takes */
 	pthread_mutex_t lock;
 	uint64_t *used;		/* a bit a slot */
 	uint64_t *charged;	/* a bit a block of checksums */
@@ -45,6 +52,7 @@ static int open_file(const char *dir, bool *ret_direct)
 	return fd < 0 ? -errno : fd;
 }
 
+/* All of it or nothing: the caller uses nothing beyond `from_bytes`. */
 static int preallocate(int fd, const char *dir, uint64_t from_bytes, uint64_t size_bytes, struct problem *p)
 {
 	struct statvfs v;
@@ -57,15 +65,18 @@ static int preallocate(int fd, const char *dir, uint64_t from_bytes, uint64_t si
 
 		if (!err)
 			return 0;
+		/* what it got until then is the room that others lack, and would be taken for set aside after a restart */
+		if (ftruncate(fd, (off_t)from_bytes) < 0)
+			log_warning("cannot shorten a swap file in %s again: %s", dir, strerror(errno));
 		if (err != ENOSPC && err != EDQUOT && err != EFBIG) {
 			errno = err;
 			return problem_errno(p, "cannot allocate a swap file in %s", dir);
 		}
 	}
 	return problem_set(p, ENOSPC, PROBLEM_NOT_ENOUGH_SWAP, size_bytes, have,
-		"no room for a swap file of %llu MiB in %s (%llu MiB free): free space there, name another directory, or "
-		"register with a larger reservation", (unsigned long long)size_bytes >> 20, dir,
-		(unsigned long long)have >> 20);
+		"no room for %s%llu MiB%s in %s (%llu MiB free): free space there%s a larger reservation",
+		from_bytes ? "" : "a swap file of ", (unsigned long long)size_bytes >> 20, from_bytes ? " more of its swap file" : "", dir,
+		(unsigned long long)have >> 20, from_bytes ? ", or give it" : ", name another directory, or register with");
 }
 
 /* The file that a process before us has left. */
@@ -90,18 +101,19 @@ static int take_file(struct swap *s)
 	return 1;
 }
 
-static int make_file(struct swap *s, const char *dir, uint64_t ready_bytes, struct problem *p)
+static int make_file(struct swap *s, uint64_t ready_bytes, struct problem *p)
 {
 	int r;
 
-	s->fd = open_file(dir, &s->direct);
+	s->fd = open_file(s->dir, &s->direct);
 	if (s->fd < 0) {
 		errno = -s->fd;
-		return problem_errno(p, "cannot make a swap file in %s", dir);
+		s->fd = -1;
+		return problem_errno(p, "cannot make a swap file in %s", s->dir);
 	}
 	CRASH_POINT("swap_new.opened");
 	if (!s->sparse && ready_bytes) {
-		r = preallocate(s->fd, dir, 0, ready_bytes, p);
+		r = preallocate(s->fd, s->dir, 0, ready_bytes, p);
 		if (r < 0)
 			return r;
 	}
@@ -123,42 +135,66 @@ static void charge_found(struct swap *s)
 	}
 }
 
+static uint64_t blocks_of(const struct swap *s)
+{
+	return (s->slots + SUMS_PER_BLOCK - 1) / SUMS_PER_BLOCK;
+}
+
+static int make_sums(struct swap *s, struct problem *p)
+{
+	struct segment *sums;
+	int r = segment_new(&sums, s->arena, s->payer, SEGMENT_SWAP_MAP, s->owner, "k", blocks_of(s) * PAGE_SIZE, p);
+
+	if (r == 0)
+		atomic_store(&s->sums, sums);
+	return r;
+}
+
 int swap_new(struct swap **ret, struct arena *a, struct account *payer, struct kept_owner owner, const char *dir,
-	uint64_t size_bytes, uint64_t ready_bytes, bool sparse, struct problem *p)
+	const struct swap_room *room, struct problem *p)
 {
 	struct swap *s = calloc(1, sizeof *s);
-	uint64_t slots = size_bytes / PAGE_SIZE, blocks = (slots + SUMS_PER_BLOCK - 1) / SUMS_PER_BLOCK;
+	uint64_t slots = room->size_bytes / PAGE_SIZE;
 	int r = 0;
 
 	if (!s)
 		return problem_errno(p, "swap");
+	s->arena = a;
+	s->payer = payer;
+	s->owner = owner;
+	snprintf(s->dir, sizeof s->dir, "%s", dir);
 	s->fd = -1;
 	s->kept = arena_kept(a);
 	kept_tag(s->tag, owner, "f");
 	s->slots = slots;
-	s->ready = ready_bytes / PAGE_SIZE;
-	s->sparse = sparse;
+	s->ready = room->ready_bytes / PAGE_SIZE;
+	s->sparse = room->sparse;
+	pthread_mutex_init(&s->growing, NULL);
 	pthread_mutex_init(&s->lock, NULL);
 	if (!slots) {
 		*ret = s;
 		return 0;
 	}
 	s->used = calloc((slots + 63) / 64, sizeof *s->used);
-	s->charged = calloc((blocks + 63) / 64, sizeof *s->charged);
+	s->charged = calloc((blocks_of(s) + 63) / 64, sizeof *s->charged);
 	if (!s->used || !s->charged) {
 		r = problem_errno(p, "swap");
 		goto fail;
 	}
 	r = take_file(s);
+	if (r == 0 && room->late && !s->ready) {
+		s->owner.found = false;
+		*ret = s;
+		return 0;
+	}
 	if (r == 0 && owner.found)
 		r = -EBADMSG;
 	if (r < 0)
 		problem_set(p, -r, PROBLEM_SYSTEM, 0, 0, "what was kept as %s is missing, or no swap file", s->tag);
 	if (r == 0)
-		r = make_file(s, dir, ready_bytes, p);
-	if (r < 0)
-		goto fail;
-	r = segment_new(&s->sums, a, payer, SEGMENT_SWAP_MAP, owner, "k", blocks * PAGE_SIZE, p);
+		r = make_file(s, room->ready_bytes, p);
+	if (r >= 0)
+		r = make_sums(s, p);
 	if (r < 0)
 		goto fail;
 	if (s->sums->found)
@@ -178,7 +214,8 @@ void swap_free(struct swap *s)
 		kept_drop(s->kept, s->tag);
 	if (s->fd >= 0)
 		close(s->fd);
-	segment_free(s->sums);
+	segment_free(atomic_load(&s->sums));
+	pthread_mutex_destroy(&s->growing);
 	pthread_mutex_destroy(&s->lock);
 	free(s->used);
 	free(s->charged);
@@ -186,28 +223,46 @@ void swap_free(struct swap *s)
 	free(s);
 }
 
-int swap_grow(struct swap *s, uint64_t slots)
+/* The first time.  The checksums first: a file that is found must have them. */
+static int begin(struct swap *s, uint64_t slots, struct problem *p)
 {
-	struct problem p;
+	int r = atomic_load(&s->sums) ? 0 : make_sums(s, p);
+
+	if (r == 0)
+		r = make_file(s, slots * PAGE_SIZE, p);
+	if (r < 0 && s->fd >= 0) {
+		close(s->fd);
+		s->fd = -1;
+	}
+	return r;
+}
+
+int swap_grow(struct swap *s, uint64_t slots, struct problem *p)
+{
 	uint64_t ready;
 	int r = 0;
 
 	if (slots > s->slots)
-		return -ENOSPC;
+		return problem_set(p, ENOSPC, PROBLEM_LIMIT_REACHED, slots * PAGE_SIZE, s->slots * PAGE_SIZE,
+			"its swap file cannot grow beyond %llu MiB: an older memctld made it", (unsigned long long)(s->slots * PAGE_SIZE >> 20));
+	/* The disk may take its time: nobody waits for that but who grows.  One at a time: who fails gives back all beyond `ready`. */
+	pthread_mutex_lock(&s->growing);
 	pthread_mutex_lock(&s->lock);
 	ready = s->ready;
 	pthread_mutex_unlock(&s->lock);
-	/* the disk may take its time: nobody waits for that but who grows (two of them allocate the same) */
-	if (slots > ready && !s->sparse)
-		r = preallocate(s->fd, "", ready * PAGE_SIZE, (slots - ready) * PAGE_SIZE, &p);
-	if (r < 0)
-		return r;
-	CRASH_POINT("swap.grown");
-	pthread_mutex_lock(&s->lock);
-	if (slots > s->ready)
-		s->ready = slots;
-	pthread_mutex_unlock(&s->lock);
-	return 0;
+	if (slots > ready && s->fd < 0)
+		r = begin(s, slots, p);
+	else if (slots > ready && !s->sparse)
+		r = preallocate(s->fd, s->dir, ready * PAGE_SIZE, (slots - ready) * PAGE_SIZE, p);
+	if (r == 0) {
+		CRASH_POINT("swap.grown");
+		pthread_mutex_lock(&s->lock);
+		if (slots > s->ready)
+			s->ready = slots;
+		pthread_mutex_unlock(&s->lock);
+	}
+	pthread_mutex_unlock(&s->growing);
+	return r;
 }
 
 /* ---- slots ---- */
@@ -327,14 +382,34 @@ void swap_claimed(struct swap *s)
 
 /* ---- content ---- */
 
-int swap_write(struct swap *s, uint64_t first, struct iovec *pages, unsigned count)
+/* All bits of the number into all bits (the finalizer of MurmurHash3), so that no two numbers give the same and none gives 0 but
+ * one that no page has. */
+static uint64_t mark(uint64_t number)
+{
+	uint64_t x = ~number;
+
+	x = (x ^ x >> 33) * 0xff51afd7ed558ccdull;
+	x = (x ^ x >> 33) * 0xc4ceb9fe1a85ec53ull;
+	return x ^ x >> 33;
+}
+
+/* Slots that a memctld of state format 1 wrote have the plain checksum.  Those written since never do, by chance apart, so
+ * accepting it takes nothing from them. */
+static bool verifies(const void *page, uint64_t number, uint64_t sum)
+{
+	uint64_t plain = checksum_page(page);
+
+	return sum == (plain ^ mark(number)) || sum == plain;
+}
+
+int swap_write(struct swap *s, uint64_t first, struct iovec *pages, const uint64_t *numbers, unsigned count)
 {
 	uint64_t *sums = (uint64_t *)s->sums->addr;
 	off_t at = (off_t)(first * PAGE_SIZE);
 	unsigned done = 0;
 
 	for (unsigned i = 0; i < count; i++)
-		sums[first + i] = checksum_page(pages[i].iov_base);
+		sums[first + i] = checksum_page(pages[i].iov_base) ^ mark(numbers[i]);
 	CRASH_POINT("swap.summed");
 	while (done < count) {
 		ssize_t n;
@@ -356,7 +431,8 @@ int swap_write(struct swap *s, uint64_t first, struct iovec *pages, unsigned cou
 	return 0;
 }
 
-int swap_read(struct swap *s, uint64_t first, unsigned count, void *buf, struct direct *direct, unsigned spin_us)
+int swap_read(struct swap *s, uint64_t first, uint64_t number, unsigned count, void *buf, struct direct *direct,
+	unsigned spin_us)
 {
 	struct direct none = { 0 };
 	const uint64_t *sums = (const uint64_t *)s->sums->addr;
@@ -379,7 +455,7 @@ int swap_read(struct swap *s, uint64_t first, unsigned count, void *buf, struct 
 	if (inject.swap_corrupt)
 		*(char *)buf ^= 1;
 	for (unsigned i = 0; i < count; i++)
-		if (checksum_page((char *)buf + i * PAGE_SIZE) != sums[first + i])
+		if (!verifies((char *)buf + i * PAGE_SIZE, number + i, sums[first + i]))
 			return -EBADMSG;
 	return 0;
 }
@@ -411,5 +487,5 @@ bool swap_is_direct(const struct swap *s)
 
 struct segment *swap_map(const struct swap *s)
 {
-	return s->sums;
+	return atomic_load(&s->sums);
 }

@@ -16,45 +16,6 @@ const char *const fault_cause_names[FAULT_CAUSES] = {
 	[FAULT_SHARED] = "shared", [FAULT_BREAK] = "break",
 };
 
-#define STATE_PAGES 2u
-
-/* What the arena pays for a VM beside its pages at the worst: page map, checksums of the swap file, its state, one block of the cache
- * that is being filled and one of survivors, and what breaking shared pages must never lack: a run of frames. */
-static uint64_t overhead_frames(uint64_t size_bytes, uint64_t swap_bytes)
-{
-	uint64_t words_per_frame = PAGE_SIZE / 8;
-
-	return (size_bytes / PAGE_SIZE + words_per_frame - 1) / words_per_frame +
-		(swap_bytes / PAGE_SIZE + words_per_frame - 1) / words_per_frame + 2 * CACHE_BLOCK_PAGES + RUN_MAX +
-		STATE_PAGES;
-}
-
-int vm_check_config(const struct vm_config *c, struct problem *p)
-{
-	if (!c->size_bytes || c->size_bytes % PAGE_SIZE || c->size_bytes > 1ull << 44)
-		return problem_set(p, EINVAL, PROBLEM_INVALID_SIZE, c->size_bytes, PAGE_SIZE,
-			"the size of a VM is above 0, a multiple of 4096 and at most 16 TiB");
-	if (c->reservation_bytes % PAGE_SIZE || c->limit_bytes % PAGE_SIZE)
-		return problem_set(p, EINVAL, PROBLEM_INVALID_SIZE, c->reservation_bytes % PAGE_SIZE ? c->reservation_bytes :
-			c->limit_bytes, PAGE_SIZE, "reservation and limit are multiples of 4096");
-	if (c->reservation_bytes > c->size_bytes)
-		return problem_set(p, EINVAL, PROBLEM_INVALID_SIZE, c->reservation_bytes, c->size_bytes,
-			"the reservation is larger than the VM");
-	/* a VM must hold its overhead and a few runs of pages, or it could not make a step */
-	if (c->limit_bytes && c->limit_bytes < c->reservation_bytes)
-		return problem_set(p, EINVAL, PROBLEM_INVALID_SIZE, c->limit_bytes, c->reservation_bytes,
-			"the limit is below the reservation");
-	if (c->limit_bytes && c->limit_bytes < (4ull << 20) && c->limit_bytes < c->size_bytes)
-		return problem_set(p, EINVAL, PROBLEM_INVALID_SIZE, c->limit_bytes, 4ull << 20,
-			"the limit is at least 4 MiB (or the VM's size)");
-	return 0;
-}
-
-static uint64_t swap_bytes_of(const struct vm_config *c)
-{
-	return c->size_bytes - c->reservation_bytes;
-}
-
 int vm_make(struct vm **ret, struct arena *a, const struct mem_settings *settings, struct kept_owner owner)
 {
 	struct vm *vm = calloc(1, sizeof *vm);
@@ -64,8 +25,12 @@ int vm_make(struct vm **ret, struct arena *a, const struct mem_settings *setting
 	vm->arena = a;
 	vm->settings = settings;
 	vm->owner = owner;
+	vm->balloon.target_frames = UINT64_MAX;
 	list_init(&vm->leases);
 	pthread_mutex_init(&vm->lock, NULL);
+	pthread_mutex_init(&vm->stall.lock, NULL);
+	/* nobody is taxed for what is not known */
+	atomic_store(&vm->counters.active_bytes, UINT64_MAX);
 	account_init(&vm->account, a, UINT64_MAX);
 	*ret = vm;
 	return 0;
@@ -73,21 +38,30 @@ int vm_make(struct vm **ret, struct arena *a, const struct mem_settings *setting
 
 int vm_equip(struct vm *vm, const struct vm_config *c, struct problem *p)
 {
-	uint64_t swap_bytes = swap_bytes_of(c), frames = c->reservation_bytes / PAGE_SIZE + overhead_frames(c->size_bytes, swap_bytes);
-	int r = 0;
+	struct swap_room room = { .ready_bytes = vm_swap_bytes(c), .late = true, .sparse = c->keep_swap_sparse };
+	uint64_t most = vm->card.swap_max_bytes;
+	int r;
 
-	if (vm->owner.found)
-		arena_reserve_found(vm->arena, frames);
-	else
-		r = arena_reserve(vm->arena, frames, p);
-	if (r < 0)
-		return r;
-	vm->reserved_frames = frames;
+	/* one that was set aside by format 1 has the checksums that it needed then, and never grows */
+	if (!most)
+		most = vm->owner.found && room.ready_bytes ? room.ready_bytes : c->size_bytes;
+	room.size_bytes = vm->card.swap_max_bytes = most;
 	vm->config = *c;
-	vm->card.config = *c;
+	card_put_config(&vm->card, c);
+	if (!vm->owner.found) {
+		r = arena_reserve(vm->arena, vm_promised_frames(c, room.ready_bytes), p);
+		if (r < 0)
+			return r;
+		vm->reserved_frames = vm_promised_frames(c, room.ready_bytes);
+	}
 	atomic_store(&vm->account.limit_frames, c->limit_bytes ? c->limit_bytes / PAGE_SIZE : UINT64_MAX);
-	return stores_init(&vm->stores, vm->arena, &vm->account, vm->settings, &vm_stores_owner, vm->owner, c->size_bytes,
-		c->swap_dir, swap_bytes, swap_bytes, c->keep_swap_sparse, p);
+	r = stores_init(&vm->stores, vm->arena, &vm->account, vm->settings, &vm_stores_owner, vm->owner, c->size_bytes,
+		c->swap_dir, &room, p);
+	if (r == 0 && vm->owner.found) {
+		vm->reserved_frames = vm_promised_frames(c, swap_size_bytes(vm->stores.swap));
+		arena_reserve_found(vm->arena, vm->reserved_frames);
+	}
+	return r;
 }
 
 int vm_new(struct vm **ret, struct arena *a, const struct mem_settings *settings, const struct vm_config *c,
@@ -128,13 +102,6 @@ const void *vm_client(const struct vm *vm, size_t *ret_bytes)
 {
 	*ret_bytes = vm->card.client_bytes;
 	return vm->card.client;
-}
-
-/* What is kept has changed, if the VM is there for good already. */
-static void card_changed(struct vm *vm)
-{
-	if (vm->card.client_bytes)
-		state_write_card(&vm->state, &vm->card, sizeof vm->card);
 }
 
 void vm_stop(struct vm *vm, void (*gone)(void *userdata), void *userdata)
@@ -183,6 +150,7 @@ void vm_free(struct vm *vm)
 	arena_unreserve(vm->arena, vm->reserved_frames);
 	kept_return(arena_kept(vm->arena), vm->owner.number);
 	pthread_mutex_destroy(&vm->lock);
+	pthread_mutex_destroy(&vm->stall.lock);
 	free(vm);
 }
 
@@ -340,9 +308,27 @@ void vm_forget(struct vm *vm, uint64_t w)
 
 void vm_set_sharing(struct vm *vm, enum sharing s)
 {
+	uint32_t withheld = vm->card.sharing_withheld < s ? vm->card.sharing_withheld : s;
+
 	atomic_store(&vm->sharing, s);
+	atomic_store(&vm->sharing_now, s - withheld);
 	vm->card.sharing = s;
-	card_changed(vm);
+	vm->card.sharing_withheld = withheld;
+	vm_card_changed(vm);
+}
+
+void vm_limit_sharing(struct vm *vm, enum sharing most)
+{
+	enum sharing all = atomic_load(&vm->sharing), now = most < all ? most : all;
+
+	atomic_store(&vm->sharing_now, now);
+	vm->card.sharing_withheld = all - now;
+	vm_card_changed(vm);
+}
+
+enum sharing vm_sharing(const struct vm *vm)
+{
+	return atomic_load(&vm->sharing_now);
 }
 
 struct pool *vm_pool(struct vm *vm)
@@ -367,7 +353,7 @@ int vm_join_pool(struct vm *vm, struct pool *p, uint64_t vma_budget)
 	CRASH_POINT("vm_join.leases");
 	vm->card.vma_budget = vma_budget;
 	vm->card.pool = pool_number(p);
-	card_changed(vm);
+	vm_card_changed(vm);
 	CRASH_POINT("vm_join.kept");
 	atomic_store(&vm->pool, pool_ref(p));
 	CRASH_POINT("vm_join.done");
@@ -470,7 +456,62 @@ uint64_t vm_check_wall(struct vm *vm)
 	return excess;
 }
 
+/* ---- stalls ---- */
+
+void stall_begin(struct stall *s, uint64_t since_ns)
+{
+	pthread_mutex_lock(&s->lock);
+	/* who began before the last one ended has been counted until then */
+	if (!s->waiting++)
+		s->since_ns = since_ns > s->ended_ns ? since_ns : s->ended_ns;
+	pthread_mutex_unlock(&s->lock);
+}
+
+void stall_end(struct stall *s, uint64_t at_ns)
+{
+	pthread_mutex_lock(&s->lock);
+	assert(s->waiting);
+	if (at_ns < s->told_ns)
+		at_ns = s->told_ns;
+	if (!--s->waiting && at_ns > s->since_ns) {
+		s->total_ns += at_ns - s->since_ns;
+		s->ended_ns = at_ns;
+	}
+	pthread_mutex_unlock(&s->lock);
+}
+
+uint64_t stall_total_ns(struct stall *s)
+{
+	uint64_t total, now;
+
+	pthread_mutex_lock(&s->lock);
+	now = now_ns();
+	if (s->waiting)
+		s->told_ns = now;
+	total = s->total_ns + (s->waiting && now > s->since_ns ? now - s->since_ns : 0);
+	pthread_mutex_unlock(&s->lock);
+	return total;
+}
+
+uint64_t vm_stall_wall_ns(struct vm *vm)
+{
+	return stall_total_ns(&vm->stall);
+}
+
 /* ---- numbers ---- */
+
+void vm_tell(struct vm *vm, enum vm_gauge gauge, uint64_t value)
+{
+	struct vm_counters *c = &vm->counters;
+	_Atomic uint64_t *const gauges[] = {
+		[VM_ACTIVE_BYTES] = &c->active_bytes, [VM_ACTIVE_ESTIMATED] = &c->active_estimated,
+		[VM_ACTIVE_SLOW_PCT] = &c->active_slow_pct, [VM_ACTIVE_FAST_PCT] = &c->active_fast_pct,
+		[VM_ACTIVE_NEXT_PCT] = &c->active_next_pct, [VM_STALL_PERMILLE] = &c->stall_permille,
+		[VM_TARGET_BYTES] = &c->target_bytes, [VM_BLOCKED] = &c->blocked,
+	};
+
+	atomic_store_explicit(gauges[gauge], value, memory_order_relaxed);
+}
 
 static uint64_t longest(uint64_t a, uint64_t b)
 {
@@ -495,6 +536,7 @@ static uint64_t lease_stalled_ns(struct lease *l)
 
 void vm_numbers(struct vm *vm, struct vm_numbers *n)
 {
+	struct vm_balloon balloon;
 	struct cache_numbers c;
 
 #define NUMBER(name, kind, unit, sentence) n->name = atomic_load_explicit(&vm->counters.name, memory_order_relaxed);
@@ -507,6 +549,7 @@ void vm_numbers(struct vm *vm, struct vm_numbers *n)
 	n->swap_write_errors = atomic_load(&vm->stores.swap_write_errors);
 	n->swap_read_errors = atomic_load(&vm->stores.swap_read_errors);
 	n->checksum_errors = atomic_load(&vm->stores.checksum_errors);
+	n->stall_wall_ns = stall_total_ns(&vm->stall);
 	n->size_bytes = vm->config.size_bytes;
 	n->reservation_bytes = vm->config.reservation_bytes;
 	n->limit_bytes = vm->config.limit_bytes;
@@ -518,6 +561,12 @@ void vm_numbers(struct vm *vm, struct vm_numbers *n)
 	n->compressed_bytes = atomic_load(&vm->pages[PAGE_COMPRESSED]) * PAGE_SIZE;
 	n->swapped_bytes = atomic_load(&vm->pages[PAGE_SWAPPED]) * PAGE_SIZE;
 	n->lost_bytes = atomic_load(&vm->pages[PAGE_LOST]) * PAGE_SIZE;
+	vm_get_balloon(vm, &balloon);
+	n->ballooned_bytes = balloon.frames * PAGE_SIZE;
+	n->ballooned_peak_bytes *= PAGE_SIZE;
+	n->balloon_claimed_bytes = vm_balloon_claimed(vm) * PAGE_SIZE;
+	n->balloon_target_bytes = balloon.target_frames * PAGE_SIZE;
+	n->balloon_max_bytes = balloon.max_frames * PAGE_SIZE;
 	n->shared_bytes = atomic_load(&vm->pages[PAGE_SHARED]) * PAGE_SIZE;
 	n->shared_cold_bytes = atomic_load(&vm->cold_pages) * PAGE_SIZE;
 	n->breaking_bytes = atomic_load(&vm->pages[PAGE_BREAKING]) * PAGE_SIZE;
@@ -535,6 +584,8 @@ void vm_numbers(struct vm *vm, struct vm_numbers *n)
 	n->overhead_bytes = swap_map(vm->stores.swap) ? atomic_load(&swap_map(vm->stores.swap)->frames) * PAGE_SIZE : 0;
 	pthread_mutex_lock(&vm->lock);
 	n->leased_bytes = vm->leased_pages * PAGE_SIZE;
+	if (n->active_bytes > n->leased_bytes)
+		n->active_bytes = n->leased_bytes;
 	list_foreach(i, &vm->leases) {
 		struct lease *l = container_of(i, struct lease, link);
 

@@ -1,6 +1,6 @@
 /* The inside of a VM and of a lease, shared by the files of mem/ that act on pages: fill.c (content in),
  * fault.c (who waits for it), evict.c (content out), scan.c, share.c and remap.c (equal content,
- * once), victim.c (which pages),
+ * once), victim.c (which pages), balloon.c (what the guest gives),
  * worker.c (jobs), audit.c (the proof), lease.c and vm.c (life).
  *
  * Threads of a lease: the *fault thread* reads events and fills; the *worker* does everything that may wait on a lock
@@ -35,15 +35,45 @@ struct vm_counters {
 void vm_set_trouble(struct vm *vm, bool must_end, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 #define COUNT(vm, name, n) atomic_fetch_add_explicit(&(vm)->counters.name, (n), memory_order_relaxed)
 
-/* What is kept of a VM (state.h).  It only grows. */
+/* What is kept of a VM (state.h).  It only grows: in a card of an older format what came later is zero. */
 struct vm_card {
-	struct vm_config config;
+	char name[64];
+	uint64_t size_bytes, reservation_bytes, limit_bytes;
+	uint32_t shares;
+	char swap_dir[256];
+	bool keep_swap_sparse;
 	uint32_t sharing;		/* enum sharing */
 	uint32_t pool;			/* its number; 0: none */
 	uint64_t vma_budget;
 	uint32_t client_bytes;
 	uint8_t client[VM_CLIENT_MAX];
+	/* format 2 */
+	uint64_t balloon_max_bytes, stall_budget_permille;	/* as in struct vm_config */
+	uint64_t swap_max_bytes;	/* the most that its swap file may grow to; 0: size - reservation */
+	uint64_t break_reserve_frames;	/* as in struct vm_config */
+	uint32_t sharing_withheld;	/* how much less is shared now: `sharing` - this */
 };
+_Static_assert(offsetof(struct vm_card, sharing) == 352 && offsetof(struct vm_card, client) == 372 &&
+	offsetof(struct vm_card, balloon_max_bytes) == 1400, "a card of format 1 is read as it was written");
+void card_put_config(struct vm_card *card, const struct vm_config *c);
+void card_get_config(const struct vm_card *card, struct vm_config *ret);
+/* The swap that it needs, and what the arena promises it with `swap_bytes` set aside. */
+uint64_t vm_swap_bytes(const struct vm_config *c);
+uint64_t vm_promised_frames(const struct vm_config *c, uint64_t swap_bytes);
+
+/* The wall time in which at least one guest thread waits: a sum over the waits would count an instant once for each.
+ * The lock is a leaf, held for a few instructions. */
+struct stall {
+	pthread_mutex_t lock;
+	unsigned waiting;
+	uint64_t since_ns;	/* of the first of these */
+	uint64_t total_ns;	/* before that */
+	uint64_t ended_ns;	/* when the last of those ended */
+	uint64_t told_ns;	/* until when was told while somebody waited: it is not taken back */
+};
+void stall_begin(struct stall *s, uint64_t since_ns);
+void stall_end(struct stall *s, uint64_t now_ns);
+uint64_t stall_total_ns(struct stall *s);
 
 struct vm {
 	struct arena *arena;
@@ -54,14 +84,21 @@ struct vm {
 	struct vm_config config;
 	struct account account;
 	uint64_t reserved_frames;	/* by arena_reserve */
+	_Atomic uint64_t taking_frames;	/* what its workers are about to take for the host */
 	struct stores stores;
-	_Atomic unsigned sharing;	/* enum sharing */
+	_Atomic unsigned sharing;	/* enum sharing: what its leases are made for */
+	_Atomic unsigned sharing_now;	/* at most that */
 	struct pool *_Atomic pool;	/* set once; NULL: none (yet) */
 	uint64_t vma_budget;		/* set before pool */
 	_Atomic uint64_t mappings_full_until_ns;	/* it could not make one more */
 	_Atomic uint64_t scan_passes;	/* of all its leases */
 	_Atomic uint64_t mappings;	/* that sharing has added to the client */
 	_Atomic uint64_t cold_pages, clean_pages;	/* SHARED and not mapped; RESIDENT and clean */
+	struct {			/* balloon.c; any thread */
+		_Atomic bool driver;
+		_Atomic uint64_t target_frames;	/* UINT64_MAX: nobody has said */
+		_Atomic uint64_t claim_frames, claim_until_ns;
+	} balloon;
 	_Atomic uint64_t lost_mapped_pages;	/* LOST, and the client maps the pool there: they refer to their entries */
 
 	pthread_mutex_t lock;		/* leases, stopping */
@@ -77,6 +114,7 @@ struct vm {
 	_Atomic uint64_t pinned_pages;
 	struct vm_counters counters;
 	struct histogram latency[FAULT_CAUSES];
+	struct stall stall;		/* guest threads that wait for pages */
 	_Atomic bool has_orders;
 	struct vm_orders orders;		/* set once, before has_orders */
 	_Atomic unsigned troubled;		/* 0: no, 1: being written, 2: told */
@@ -188,6 +226,8 @@ struct lease {
 /* A VM without anything; and what it needs to be one: its promises, its stores.  -errno from vm_equip: vm_free it. */
 int vm_make(struct vm **ret, struct arena *a, const struct mem_settings *settings, struct kept_owner owner);
 int vm_check_config(const struct vm_config *c, struct problem *p);
+/* What is kept has changed, if the VM is there for good already. */
+void vm_card_changed(struct vm *vm);
 int vm_equip(struct vm *vm, const struct vm_config *c, struct problem *p);
 
 #define LEASE_ID_MAX 65535u
@@ -257,8 +297,9 @@ struct batch {
 };
 /* Evict the batch; unlocks all its words.  How many pages left their frames. */
 unsigned evict_batch(struct lease *l, struct bench *b, struct batch *batch);
-/* Drop the content of locked pages (RESIDENT ones are punched). Unlocks them.  How many were not ZERO before. */
-unsigned discard_batch(struct lease *l, struct batch *batch);
+/* Drop the content of locked pages (RESIDENT ones are punched): they are `to` afterwards, ZERO or BALLOONED.  Unlocks them.  The
+ * bits of those that are; the others (mapped from the pool, or kept by the kernel) are what they were, and perhaps zeros. */
+uint64_t drop_batch(struct lease *l, struct batch *batch, enum page_state to);
 
 /* System calls on the batch's pages with a bit in `mask`, neighbours together; the bits of those that it worked for. */
 uint64_t batch_protect(struct lease *l, const struct batch *b);
@@ -292,9 +333,9 @@ bool share_step(struct lease *l);
 void share_poke(struct lease *l);
 /* Act on the answer to an order, if it is there. */
 void share_settle(struct lease *l);
-/* Bring home what is mapped from the pool within the range, waiting for the client, at most until `until_ns`.
+/* Bring home what is mapped from the pool within the runs (which ascend), waiting for the client, at most until `until_ns`.
  * 0, -ETIMEDOUT, -ESHUTDOWN. */
-int share_bring_home(struct lease *l, struct run range, uint64_t until_ns);
+int share_bring_home(struct lease *l, const struct run *runs, unsigned n, uint64_t until_ns);
 /* A write to a page that is protected: the fault thread holds its word, which was `before`; it is settled, unlocked and
  * woken. `charged`: a frame is charged for it. */
 void share_break(struct lease *l, struct bench *b, uint64_t page, uint64_t before, bool pool_charged);
@@ -337,6 +378,13 @@ int lease_unpin(struct lease *l, struct job *job);
 int lease_gather(struct lease *l, uint64_t *ret_pages);
 int lease_hand_over(struct lease *l);
 
+/* ---- balloon.c ---- */
+
+/* What an agent claims now. */
+uint64_t vm_balloon_claimed(struct vm *vm);
+int lease_inflate(struct lease *l, struct job *job);
+int lease_deflate(struct lease *l, struct job *job);
+
 /* ---- recover.c ---- */
 /* Whether pages that were found moving are there: the worker's first act, for looking may wait for the client. */
 void lease_settle_unsure(struct lease *l);
@@ -364,7 +412,11 @@ void *worker_main(void *lease);
  * because a connection that has lost step is of no use any more.  The library asks for 32 MiB at a time. */
 #define GIVE_UP_NS (8 * NS_PER_S)
 /* Bring the range in; `wait`: for frames, else only while there are some.  0, -ENOMEM, -EIO (a page is lost), -ESHUTDOWN. */
+int lease_bring_in(struct lease *l, struct run range, bool wait, uint64_t *ret_pages);
+/* The same, at the client's word. */
 int lease_populate(struct lease *l, struct run range, bool wait, uint64_t *ret_pages);
+/* ---- page_in.c ---- */
+void lease_page_in(struct lease *l, struct job *job);
 /* Wait for a word: own worker only.  false after `timeout_ns`, or when the lease ends. */
 bool lease_lock_word(struct lease *l, uint64_t page, uint64_t timeout_ns, uint64_t *ret_before);
 /* Wait for the worker's next poke after `*seen`, at most so long; what it was poked for stays to be done. */

@@ -103,26 +103,67 @@ bool lease_lock_word(struct lease *l, uint64_t page, uint64_t timeout_ns, uint64
 
 /* ---- reclaim ---- */
 
-/* One batch.  Frames won for the arena; 0: nothing could be taken. */
-static uint64_t reclaim_batch(struct lease *l)
+/* A batch, and what making room in the cache for it sets free. */
+#define CLAIM_MAX (RUN_MAX + STORE_KEEP_UP_BLOCKS * CACHE_BLOCK_PAGES)
+
+/* What is asked for the host was planned from numbers that are out of date by now: the client may have given pages back by itself,
+ * or another worker has taken them.  So what a batch may take is claimed first, from what the VM holds above its
+ * reservation and what other workers have claimed: at no instant do all claims together go below it.  A claim goes back
+ * when the batch is done and uncharged; in between it counts twice, which errs on the VM's side. */
+static unsigned claim_frames(struct vm *vm)
 {
+	uint64_t floor = inject.twin_no_floor ? 0 : vm->config.reservation_bytes / PAGE_SIZE, part = 0, taking, has, n;
+
+	pthread_mutex_lock(&vm->lock);
+	list_foreach(i, &vm->leases)
+		part += atomic_load(&container_of(i, struct lease, link)->share_part) >> POOL_PART_SHIFT;
+	pthread_mutex_unlock(&vm->lock);
+	taking = atomic_load(&vm->taking_frames);
+	do {
+		has = atomic_load(&vm->account.frames) + part / PAGE_SIZE;
+		if (has <= floor + taking)
+			return 0;
+		n = has - floor - taking;
+		n = n < CLAIM_MAX ? n : CLAIM_MAX;
+	} while (!atomic_compare_exchange_weak(&vm->taking_frames, &taking, taking + n));
+	return (unsigned)n;
+}
+
+/* Victims that are not to be taken after all. */
+static void let_go(struct lease *l, struct batch *b, unsigned most)
+{
+	if (b->count <= most)
+		return;
+	batch_unlock_and_wake(l, b, full_mask(b->count) & ~full_mask(most), b->before);
+	b->count = most;
+}
+
+/* One batch of at most so many frames, and what the cache gives for it if that is claimed as well.  Frames won for the arena; 0:
+ * nothing could be taken. */
+static uint64_t reclaim_batch(struct lease *l, unsigned claimed, bool limit)
+{
+	unsigned most = claimed < RUN_MAX ? claimed : RUN_MAX;
+	bool roomy = claimed == CLAIM_MAX;
+
 	struct vm *vm = l->vm;
 	struct pool *pool = atomic_load(&vm->pool);
 	uint64_t cache_before = cache_charged_frames(vm->stores.cache), cache_now, out, part;
 	uint64_t added = l->pool_added;
-	bool limit = atomic_load(&l->reclaim_limit);
 	struct batch b;
 
 	/* of what the lease pays in the pool it gives in proportion to what it has in frames of its own */
 	part = pool ? atomic_load(&l->share_part) >> POOL_PART_SHIFT >> PAGE_SHIFT : 0;
 	if (part && l->pool_debt * part > RUN_MAX * atomic_load(&vm->pages[PAGE_RESIDENT])) {
 		l->pool_debt = 0;
-		out = pool_evict(pool, &l->bench, RUN_MAX);
+		out = pool_evict(pool, &l->bench, most);
 		if (out)
 			return out;
 	}
-	store_keep_up(&vm->stores, &l->bench);
+	/* so near the reservation a full cache stays as it is, and what is evicted goes to the disk */
+	if (roomy)
+		store_keep_up(&vm->stores, &l->bench);
 	if (victims_pick(l, &b)) {
+		let_go(l, &b, most);
 		out = evict_batch(l, &l->bench, &b);
 		l->pool_debt += out;
 		if (limit)
@@ -133,16 +174,17 @@ static uint64_t reclaim_batch(struct lease *l)
 		/* all that can be taken is in the pool, or in the cache already */
 		int r;
 
-		out = pool ? pool_evict(pool, &l->bench, RUN_MAX) : 0;
+		out = pool ? pool_evict(pool, &l->bench, most) : 0;
 		if (out)
 			return out;
-		r = store_write_back(&vm->stores, &l->bench);
+		r = most < CACHE_BLOCK_PAGES ? 0 : store_write_back(&vm->stores, &l->bench);
 
 		out = 0;
 		if (r <= 0)
 			return 0;
 	}
-	cache_trim(vm->stores.cache, 1);
+	if (roomy)
+		cache_trim(vm->stores.cache, 1);
 	/* a page that became an entry of the pool has only changed places */
 	added = l->pool_added - added;
 	cache_now = cache_charged_frames(vm->stores.cache) + added;
@@ -155,8 +197,16 @@ static void reclaim_some(struct lease *l)
 {
 	uint64_t want = atomic_load(&l->reclaim), won = 0;
 
-	for (unsigned failed = 0; !won && failed < FAILED_BATCHES_MAX; failed++)
-		won = reclaim_batch(l);
+	for (unsigned failed = 0; !won && failed < FAILED_BATCHES_MAX; failed++) {
+		bool limit = atomic_load(&l->reclaim_limit);
+		unsigned most = limit ? CLAIM_MAX : claim_frames(l->vm);
+
+		if (!most)
+			break;
+		won = reclaim_batch(l, most, limit);
+		if (!limit)
+			atomic_fetch_sub(&l->vm->taking_frames, most);
+	}
 	/* nothing to be had, or done; a new request may have come meanwhile and is then served next */
 	if (!won) {
 		/* no poke: the next look comes by itself, and asks somebody else if this goes on */
@@ -202,7 +252,7 @@ static int charge_frame(struct lease *l, bool wait)
 	return 0;
 }
 
-int lease_populate(struct lease *l, struct run range, bool wait, uint64_t *ret_pages)
+int lease_bring_in(struct lease *l, struct run range, bool wait, uint64_t *ret_pages)
 {
 	uint64_t end = range.page + range.count;
 
@@ -260,19 +310,39 @@ int lease_populate(struct lease *l, struct run range, bool wait, uint64_t *ret_p
 		if (!n)
 			return atomic_load(&l->ending) ? -ESHUTDOWN : -EIO;
 		*ret_pages += n;
-		COUNT(l->vm, populated_pages, n);
 		page += n;
 	}
 	return 0;
 }
 
+int lease_populate(struct lease *l, struct run range, bool wait, uint64_t *ret_pages)
+{
+	uint64_t before = *ret_pages;
+	int r = lease_bring_in(l, range, wait, ret_pages);
+
+	COUNT(l->vm, populated_pages, *ret_pages - before);
+	return r;
+}
+
 /* ---- the other jobs ---- */
+
+/* How many pages had content. */
+static unsigned discard_batch(struct lease *l, struct batch *b)
+{
+	uint64_t dropped = drop_batch(l, b, PAGE_ZERO);
+	unsigned changed = 0;
+
+	for (unsigned i = 0; i < b->count; i++)
+		changed += (dropped >> i & 1) && word_state(b->before[i]) != PAGE_ZERO;
+	COUNT(l->vm, discarded_pages, changed);
+	return changed;
+}
 
 static int discard(struct lease *l, struct run range, uint64_t *ret_pages)
 {
 	uint64_t end = range.page + range.count;
 	struct batch b = { .count = 0 };
-	int r = share_bring_home(l, range, l->job_began_ns + GIVE_UP_NS);
+	int r = share_bring_home(l, &range, 1, l->job_began_ns + GIVE_UP_NS);
 
 	if (r < 0)
 		return r;
@@ -389,6 +459,8 @@ static void release(struct lease *l)
 	CRASH_POINT("release.recorded");
 	if (l->active)
 		lease_end_fault_thread(l);
+	/* nobody notes a wait from here on, and nobody would end those that are left */
+	lease_end_waits(l, 0, l->pages);
 	CRASH_POINT("release.begun");
 	share_end(l);
 	CRASH_POINT("release.unshared");
@@ -439,6 +511,9 @@ static void run_job(struct lease *l, struct job *job)
 	case JOB_POPULATE:
 		job->r = lease_populate(l, job->range, true, &job->pages);
 		break;
+	case JOB_PAGE_IN:
+		lease_page_in(l, job);
+		break;
 	case JOB_DONT_NEED:
 		dont_need(l, job->range, &job->pages);
 		break;
@@ -451,6 +526,12 @@ static void run_job(struct lease *l, struct job *job)
 		if (job->call && job->call == atomic_load(&l->record->pin_done))
 			break;
 		job->r = job->kind == JOB_PIN ? lease_pin(l, job) : lease_unpin(l, job);
+		break;
+	case JOB_INFLATE:
+		job->r = lease_inflate(l, job);
+		break;
+	case JOB_DEFLATE:
+		job->r = lease_deflate(l, job);
 		break;
 	case JOB_GATHER:
 		job->r = lease_gather(l, &job->pages);
