@@ -11,6 +11,7 @@
  * wait; then those that may be made twice are made again:
  *
  *	Advise, Discard, Populate, JoinPool, questions	once more is no harm
+ *	BalloonStart, -Inflate, -Deflate	likewise: whoever asked has not been told yet, so nobody acts upon it
  *	Pin, Unpin		the same number says that it is the same call
  *	Lease, Activate		what was half done is not named to the daemon's successor, so it is undone; lease.c begins again
  *	Release			done: what is released is not named
@@ -237,6 +238,10 @@ static bool is_repeatable(enum op_id id)
 {
 	switch (id) {
 	case OP_join_pool:
+	case OP_balloon_start:
+	case OP_balloon_inflate:
+	case OP_balloon_deflate:
+	case OP_balloon_poll:
 	case OP_advise:
 	case OP_discard:
 	case OP_populate:

@@ -221,7 +221,9 @@ static int fill_register(struct op_register_in *in, const struct memctl_vm *vm, 
 	in->limit = vm->limit > INT64_MAX ? 0 : vm->limit;	/* MEMCTL_NO_LIMIT */
 	in->shares = vm->shares;
 	if (copy_text(in->name, vm->name, "name", e) < 0 || copy_text(in->sharing, vm->sharing, "sharing", e) < 0 ||
-		copy_text(in->swap_dir, vm->swap_dir, "swap_dir", e) < 0)
+		copy_text(in->swap_dir, vm->swap_dir, "swap_dir", e) < 0 ||
+		copy_text(in->balloon_max, vm->balloon_max, "balloon_max", e) < 0 ||
+		copy_text(in->stall_budget, vm->stall_budget, "stall_budget", e) < 0)
 		return -EINVAL;
 	return 0;
 }

@@ -12,6 +12,10 @@ void note_event(struct memctl *m, enum memctl_event_kind kind, uint64_t stalled_
 	unsigned at;
 
 	pthread_mutex_lock(&m->events_lock);
+	/* a target that changes often must not push out what comes once */
+	for (unsigned i = 0; kind == MEMCTL_EVENT_BALLOON && i < m->n_events; i++)
+		if (m->events[(m->first_event + i) % EVENTS_MAX].kind == kind)
+			goto out;
 	if (m->n_events == EVENTS_MAX) {
 		m->first_event = (m->first_event + 1) % EVENTS_MAX;
 		m->n_events--;
@@ -19,6 +23,7 @@ void note_event(struct memctl *m, enum memctl_event_kind kind, uint64_t stalled_
 	at = (m->first_event + m->n_events++) % EVENTS_MAX;
 	m->events[at].kind = kind;
 	m->events[at].stalled_ms = stalled_ms;
+out:
 	pthread_mutex_unlock(&m->events_lock);
 }
 
@@ -60,6 +65,8 @@ const char *memctl_event_name(enum memctl_event_kind kind)
 		return "stalled";
 	case MEMCTL_EVENT_SERVED:
 		return "served";
+	case MEMCTL_EVENT_BALLOON:
+		return "balloon";
 	}
 	return "unknown";
 }

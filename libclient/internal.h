@@ -94,6 +94,11 @@ struct memctl {
 	uint64_t pool_pages;
 	bool let_go;			/* under leases_lock: a lease was made plain by order of the daemon */
 
+	/* balloon.c */
+	_Atomic uint64_t balloon_target;	/* bytes */
+	_Atomic bool balloon_started;
+	_Atomic bool balloon_again;		/* the VM was registered anew: it has not heard of the driver */
+
 	/* stall.c */
 	_Atomic uint64_t stalled_since_ns;	/* 0: nobody waits in vain */
 	uint64_t stall_began_ns;		/* under dispatch; 0: no event is out */
@@ -196,6 +201,9 @@ int plain_map(struct memctl_lease *l, struct memctl_error *e);
 int plain_range(struct memctl_lease *l, enum range_op op, uint64_t offset, uint64_t length, struct memctl_error *e);
 /* Order "plain", under leases_lock: as share_home. */
 int plain_order(struct memctl_lease *l, const struct op_runs *runs, uint64_t *ret_pages);
+
+/* balloon.c */
+void balloon_set_target(struct memctl *m, uint64_t bytes);
 
 /* orders.c */
 void orders_end_helper(struct memctl *m);

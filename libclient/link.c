@@ -203,6 +203,7 @@ static void released(struct memctl *m)
 {
 	go_plain(m, "memctld has let this VM go: its memory is plain memory of this process now");
 	m->link = LINK_RELEASED;
+	balloon_set_target(m, 0);
 	note_event(m, MEMCTL_EVENT_RELEASED, 0);
 	arm(m, 0);	/* once more, so that who waits for input takes the event */
 }
@@ -335,6 +336,7 @@ static int install(struct memctl *m)
 		t->pool_fd = -1;
 		pthread_mutex_unlock(&m->leases_lock);
 		m->token = t->token;
+		m->balloon_again = m->balloon_started;
 	}
 	m->up_ns = now_ns();
 	m->backoff_ns = BACKOFF_MIN_NS;

@@ -107,6 +107,30 @@
  *
  *  A member of a group that leaves the library's ways can do more than read: by reading, through a mapping of its own, a
  *  common page that memctld has put away, it can make that page zeros for all.
+ *
+ * BALLOON
+ *
+ *  A guest knows best which of its pages are of no use.  A driver in it can be asked for some: it takes them from the guest's own
+ *  allocator and names them; the emulator, which is the driver's channel to the outside, passes that on.  (For QEMU's
+ *  virtio-balloon `memctl run` does it all.)  A page in the balloon costs nothing.
+ *
+ *	memctl_balloon_start	the driver says hello (each time the guest is started, too)
+ *	memctl_balloon_target	how much it should hold: looked at now and then, or when event BALLOON comes
+ *	memctl_balloon_inflate	pages that it gives; some may be refused, those it keeps
+ *	memctl_balloon_deflate	pages that it takes back, before the guest uses them
+ *
+ *  The law: from the call of memctl_balloon_inflate on a page's content is of no value, until memctl_balloon_deflate, or
+ *  memctl_balloon_start, has returned success.  The guest writes nothing to it between the two; a write beside the inflate may be
+ *  lost.  A page that inflate refused is the guest's at once.  After an inflate that *failed* (a negative return) nobody knows which pages were
+ *  taken, or will be yet: all of them count as given until a deflate of them has succeeded.  So finish what is under way before a
+ *  guest is reset and runs on, and start again then.
+ *
+ *  A guest that touches a page in the balloon all the same reads zeros, and the page has left the balloon: to deflate it is no
+ *  harm and changes nothing.
+ *
+ *  After a restart of memctld the balloon is what it was: calls that were under way are made again by the library, the driver
+ *  need not start again, and the target stays until memctld has made a plan.  When memctld lets the VM go (RELEASED), the target is
+ *  0: there is no reason to keep anything in the balloon; deflating is free, inflating refuses every page.
  */
 #ifndef MEMCTL_H
 #define MEMCTL_H
@@ -180,6 +204,9 @@ struct memctl_vm {
 	const char *sharing;	/* "off", "zero" (only pages of zeros cost nothing), "vm", "group:NAME"; NULL: the
 				   host's default, as a rule "vm" */
 	const char *swap_dir;	/* NULL: the host's; else one that the daemon's configuration allows */
+	const char *balloon_max;	/* the most that its balloon may hold: "512M", "40%" of the size, "0"; NULL: the host's default */
+	const char *stall_budget;	/* the part of the time that its guest may wait for pages before memctld takes from others
+					   instead: "3%", "none"; NULL: the host's default */
 };
 
 /* Once per connection.  -ENOMEM: reservation or swap cannot be had (the numbers are in *e); -EEXIST: the name is
@@ -228,6 +255,23 @@ MEMCTL_API ssize_t memctl_read_into(struct memctl_lease *l, uint64_t offset, uin
 MEMCTL_API ssize_t memctl_write_from(struct memctl_lease *l, uint64_t offset, uint64_t length, int fd,
 	off_t file_offset);
 
+/* ---- the balloon (see BALLOON) ---- */
+
+/* A driver is there, and knows of no page in the balloon: it is empty from now on.  memctl_register comes first. */
+MEMCTL_API int memctl_balloon_start(struct memctl *m, struct memctl_error *e);
+/* How many bytes the balloon should hold, as memctld said last; 0 before memctl_balloon_start.  Never blocks; as new as
+ * the last memctl_dispatch (or the helper) and memctl_balloon_poll. */
+MEMCTL_API uint64_t memctl_balloon_target(const struct memctl *m);
+/* Ask memctld; *ret_target may be NULL.  For a client that nobody dispatches for.  -EBUSY: no memctl_balloon_start. */
+MEMCTL_API int memctl_balloon_poll(struct memctl *m, uint64_t *ret_target, struct memctl_error *e);
+/* `pages` are page numbers within the lease (offset / 4096), in any order, each once.  refused: NULL, or a byte a page: set
+ * to 1 if it was refused, to 0 if it is in the balloon now.  How many are in the balloon, or -errno; see BALLOON for what that means.
+ * -EINVAL: a page is beyond the lease, or named twice, and nothing was done.  2 MiB at a time are sent. */
+MEMCTL_API ssize_t memctl_balloon_inflate(struct memctl_lease *l, const uint64_t *pages, size_t n, uint8_t *refused,
+	struct memctl_error *e);
+/* These pages are the guest's again, and read as zeros.  0 or -errno: then some may not be, and it can be called again. */
+MEMCTL_API int memctl_balloon_deflate(struct memctl_lease *l, const uint64_t *pages, size_t n, struct memctl_error *e);
+
 /* ---- orders and events ---- */
 
 /* The daemon asks small things of the library (which pages of a run were used?).  Either poll memctl_fd() for input and call
@@ -259,6 +303,7 @@ enum memctl_event_kind {
 	MEMCTL_EVENT_RELEASED,		/* it has let the VM go: memctl_is_plain() from now on */
 	MEMCTL_EVENT_STALLED,		/* threads wait for pages and none was served for longer than a second; stalled_ms */
 	MEMCTL_EVENT_SERVED,		/* that is over; stalled_ms: how long it took */
+	MEMCTL_EVENT_BALLOON,		/* memctl_balloon_target() is another; one of these waits at the most */
 };
 struct memctl_event {
 	size_t struct_size;

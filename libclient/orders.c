@@ -7,6 +7,7 @@
  *	present   bit 63 of /proc/self/pagemap for each page of the runs: those mapped again were used.
  *	share, home, private, settle   share.c
  *	plain     plain.c
+ *	balloon   balloon.c: a new target, not answered
  *
  * They come as the replies of one Attend call on a connection of its own, are carried out strictly in order, and
  * each is answered by a oneway Done on the calls connection.  What cannot be carried out (a lease that is being
@@ -153,6 +154,11 @@ static void carry_out(struct memctl *m, const struct op_attend_out *order)
 	struct memctl_lease *l;
 	int r = 0;
 
+	if (!strcmp(order->kind, "balloon")) {
+		if (order->runs.n == 1 && order->runs.run[0].page <= INT64_MAX / PAGE_SIZE)
+			balloon_set_target(m, order->runs.run[0].page * PAGE_SIZE);
+		return;
+	}
 	pthread_mutex_lock(&m->leases_lock);
 	l = lease_find(m, order->lease);
 	if (l && runs_valid(l, &order->runs))

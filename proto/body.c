@@ -325,7 +325,8 @@ static void write_fields(struct writer *o, const struct op_field *fields, const 
 				writer_bool(o, f->name, *(const bool *)at);
 			break;
 		case OP_TYPE_json:
-			writer_raw(o, f->name, *(char *const *)at ? *(char *const *)at : "null");
+			if (*(char *const *)at || !f->optional)
+				writer_raw(o, f->name, *(char *const *)at ? *(char *const *)at : "null");
 			break;
 		case OP_TYPE_runs:
 			runs = at;

@@ -12,6 +12,7 @@
 #define TYPE_flag     OP_TYPE_flag, false
 #define TYPE_opt_flag OP_TYPE_flag, true
 #define TYPE_json     OP_TYPE_json, false
+#define TYPE_opt_json OP_TYPE_json, true
 #define TYPE_runs     OP_TYPE_runs, false
 
 #define FIELD(type, field) { #field, TYPE_##type },

@@ -35,6 +35,7 @@ struct op_runs {
 #define OP_C_flag(field)     bool field;
 #define OP_C_opt_flag(field) bool field;
 #define OP_C_json(field)     char *field;
+#define OP_C_opt_json(field) OP_C_json(field)
 #define OP_C_runs(field)     struct op_runs field;
 #define OP_C(type, field)    OP_C_##type(field)
 #define OP(method, name, class) \

@@ -7,7 +7,7 @@
 #define OP_register_IN(F)                                                                                    \
 	F(str, name)                                                                                         \
 	F(u64, size) F(opt_u64, reservation) F(opt_u64, limit) F(opt_u64, shares) F(opt_str, sharing)        \
-		F(opt_str, swap_dir)
+		F(opt_str, swap_dir) F(opt_str, balloon_max) F(opt_str, stall_budget)
 #define OP_register_OUT(F) F(hex64, token) F(u64, swap_size) F(u64, page_size) F(str, sharing)
 #define OP_register_FDS_IN 0
 #define OP_register_FDS_OUT 0
@@ -74,6 +74,26 @@
 #define OP_unpin_FDS_IN 0
 #define OP_unpin_FDS_OUT 0
 
+/* The guest's balloon driver is there, for the first time or again: the balloon is empty.  max: bytes that it may hold. */
+#define OP_balloon_start_IN(F)
+#define OP_balloon_start_OUT(F) F(u64, max)
+#define OP_balloon_start_FDS_IN 0
+#define OP_balloon_start_FDS_OUT 0
+/* Runs ascend, do not overlap and have at most OP_BALLOON_PAGES pages in all, so that whatever is refused fits into the reply. */
+#define OP_BALLOON_PAGES 512
+#define OP_balloon_inflate_IN(F) F(u64, lease) F(runs, runs)
+#define OP_balloon_inflate_OUT(F) F(u64, pages) F(runs, refused)
+#define OP_balloon_inflate_FDS_IN 0
+#define OP_balloon_inflate_FDS_OUT 0
+#define OP_balloon_deflate_IN(F) F(u64, lease) F(runs, runs)
+#define OP_balloon_deflate_OUT(F) F(u64, pages)
+#define OP_balloon_deflate_FDS_IN 0
+#define OP_balloon_deflate_FDS_OUT 0
+#define OP_balloon_poll_IN(F)
+#define OP_balloon_poll_OUT(F) F(u64, target)
+#define OP_balloon_poll_FDS_IN 0
+#define OP_balloon_poll_FDS_OUT 0
+
 /* Oneway: the answer to an order.  `bits`: for kinds "present", "share" and "private", a hex string, one bit a
  * page in the order of the runs, least significant bit of each byte first; for "settle" twice as many bits: for all pages
  * whether they are mapped from the pool, then, from the next bit on, whether they are clean; else empty.  `pages`: for kinds
@@ -84,7 +104,7 @@
 #define OP_done_FDS_OUT 0
 
 /* With `more` on a second connection: each reply is an order.  kind: "zap", "present", "share", "home",
- * "private", "settle" or "plain". */
+ * "private", "settle", "plain" or "balloon". */
 #define OP_attend_IN(F) F(hex64, token)
 #define OP_attend_OUT(F) F(u64, order) F(str, kind) F(u64, lease) F(runs, runs)
 #define OP_attend_FDS_IN 0
@@ -102,6 +122,23 @@
 #define OP_show_vm_OUT(F) F(json, vm)
 #define OP_show_vm_FDS_IN 0
 #define OP_show_vm_FDS_OUT 0
+/* Values in words; absent: as it is. */
+#define OP_set_vm_IN(F)                                                                                      \
+	F(str, vm)                                                                                           \
+	F(opt_str, reservation) F(opt_str, limit) F(opt_str, shares) F(opt_str, balloon_max) F(opt_str, sharing) \
+		F(opt_str, stall_budget)
+#define OP_set_vm_OUT(F)
+#define OP_set_vm_FDS_IN 0
+#define OP_set_vm_FDS_OUT 0
+/* rate: bytes a second, 0: as fast as it goes */
+#define OP_page_in_IN(F) F(str, vm) F(opt_u64, rate) F(opt_flag, stop)
+#define OP_page_in_OUT(F) F(u64, pages)
+#define OP_page_in_FDS_IN 0
+#define OP_page_in_FDS_OUT 0
+#define OP_explain_IN(F) F(str, vm)
+#define OP_explain_OUT(F) F(json, explanation)
+#define OP_explain_FDS_IN 0
+#define OP_explain_FDS_OUT 0
 #define OP_remove_vm_IN(F) F(str, vm)
 #define OP_remove_vm_OUT(F)
 #define OP_remove_vm_FDS_IN 0
@@ -120,6 +157,12 @@
 #define OP_upgrade_OUT(F) F(str, program) F(str, version) F(u64, state_format)
 #define OP_upgrade_FDS_IN 0
 #define OP_upgrade_FDS_OUT 0
+/* An agent outside the VM moves its balloon (virtio-balloon, by QMP): size in bytes as the guest has it, and what the guest says
+ * of itself, passed on as it is.  target: bytes. */
+#define OP_balloon_agent_IN(F) F(str, vm) F(flag, reachable) F(u64, size) F(opt_json, claims)
+#define OP_balloon_agent_OUT(F) F(u64, target)
+#define OP_balloon_agent_FDS_IN 0
+#define OP_balloon_agent_FDS_OUT 0
 /* length 0: to the end of the VM; at most `max_runs` (0: 4096) runs come back, `next` is where to go on (0:
  * end) */
 #define OP_page_map_IN(F) F(str, vm) F(opt_u64, gpa) F(opt_u64, length) F(opt_u64, max_runs)

@@ -224,6 +224,8 @@ static void tell_events(void)
 		case MEMCTL_EVENT_SERVED:
 			guest_refuse(0, "its pages come again, after %" PRIu64 " ms", event.stalled_ms);
 			break;
+		case MEMCTL_EVENT_BALLOON:
+			break; /* no driver was announced here */
 		}
 }
 
@@ -293,6 +295,8 @@ static int registered(struct memctl *m, uint64_t door_size)
 		.size = door_size,
 		.sharing = setting("MEMCTL_VM_SHARING"),
 		.swap_dir = setting("MEMCTL_VM_SWAP_DIR"),
+		.balloon_max = setting("MEMCTL_VM_BALLOON_MAX"),
+		.stall_budget = setting("MEMCTL_VM_STALL_BUDGET"),
 	};
 	struct memctl_error e = { 0 };
 	uint64_t shares = 0;
