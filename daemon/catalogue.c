@@ -7,6 +7,8 @@
 #define UNIT_PAGES   "pages"
 #define UNIT_NS	     "ns"
 #define UNIT_STATE   "state"
+#define UNIT_PERCENT "percent"
+#define UNIT_PERMILLE "permille"
 
 #define NUMBER(name, kind, unit, sentence) { #name, KIND_##kind, UNIT_##unit, sentence },
 

@@ -9,8 +9,8 @@
 #include <string.h>
 
 const struct setting settings[] = {
-#define SETTING(name, type, member, def, min, max, live, help)                                               \
-	{ #name, SETTING_##type, offsetof(struct config, member), def, (int64_t)(min), (int64_t)(max), live, \
+#define SETTING(name, type, unit, member, def, min, max, live, help)                                         \
+	{ #name, SETTING_##type, unit, offsetof(struct config, member), def, (int64_t)(min), (int64_t)(max), live, \
 		help },
 #include "settings.def"
 #undef SETTING

@@ -20,7 +20,7 @@
 #define CONFIG_C_TEXT(member)	 char member[CONFIG_TEXT_MAX];
 
 struct config {
-#define SETTING(name, type, member, def, min, max, live, help) CONFIG_C_##type(member)
+#define SETTING(name, type, unit, member, def, min, max, live, help) CONFIG_C_##type(member)
 #include "settings.def"
 #undef SETTING
 };
@@ -31,6 +31,7 @@ enum setting_type { SETTING_SIZE, SETTING_NUMBER, SETTING_PERCENT, SETTING_MODE,
 struct setting {
 	const char *name;
 	enum setting_type type;
+	const char *unit;	/* "": none */
 	size_t offset;		/* in struct config */
 	const char *def;
 	int64_t min, max;

@@ -10,6 +10,8 @@
 #include "ops_stop.h"
 #include "mem/inject.h"
 #include "notify.h"
+#include "page_in.h"
+#include "plan_log.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -21,6 +23,7 @@
 #include <unistd.h>
 
 #define METRICS_KEEP_S (7 * 24 * 3600ull)
+#define PLANS_KEEP_S   (24 * 3600ull)
 #define STOP_PERIOD_NS (20 * NS_PER_MS)
 #define STOP_NS	       (5 * NS_PER_S)	/* the most that ending waits for VMs to be released */
 
@@ -134,6 +137,15 @@ void daemon_restart(struct daemon *d)
 		loop_quit(d->loop);
 }
 
+static void set_reclaim(struct daemon *d)
+{
+	const struct config *c = &d->config;
+
+	reclaim_set(d->reclaim, &(struct reclaim_settings){ .min_free_pct = (unsigned)c->min_free_pct,
+		.idle_tax_pct = (unsigned)c->idle_tax, .idle_tax_type = (unsigned)c->idle_tax_type,
+		.balance_period_ns = (uint64_t)c->balance_period * NS_PER_S });
+}
+
 /* Carry the live settings from the configuration to those who use them. */
 static void apply_settings(struct daemon *d)
 {
@@ -141,13 +153,15 @@ static void apply_settings(struct daemon *d)
 
 	d->settings.zstd_level = (int)c->zstd_level;
 	d->settings.victim = (unsigned)c->victim;
-	d->settings.zip_max_pct = (unsigned)c->zip_max_pct;
+	d->settings.zip_max_pct = c->zip_enable ? (unsigned)c->zip_max_pct : 0;
 	d->settings.zip_max_alloc_pct = (unsigned)c->zip_max_alloc_pct;
 	d->settings.fault_around_pages = (unsigned)c->fault_around;
 	d->settings.swap_spin_us = (unsigned)c->swap_spin;
 	d->settings.share_rate_max = (unsigned)c->share_rate_max;
+	d->settings.ctl_max_pct = (unsigned)c->ctl_max_pct;
+	d->settings.stall_budget_permille = (unsigned)c->stall_budget_permille;
 	if (d->reclaim)
-		reclaim_set_min_free_pct(d->reclaim, (unsigned)c->min_free_pct);
+		set_reclaim(d);
 }
 
 int daemon_change_settings(struct daemon *d, const struct config *c, char *why, size_t why_bytes)
@@ -247,12 +261,15 @@ static int start_tick(struct daemon *d, struct problem *p)
 			.path = d->config.metrics,
 			.vm_numbers = catalogue_vm, .n_vm_numbers = catalogue_vm_count,
 			.host_numbers = catalogue_host, .n_host_numbers = catalogue_host_count,
-			.keep_seconds = METRICS_KEEP_S,
+			.plan_numbers = plan_log_numbers, .n_plan_numbers = plan_log_number_count,
+			.plan_vm_numbers = plan_log_vm_numbers, .n_plan_vm_numbers = plan_log_vm_number_count,
+			.keep_seconds = METRICS_KEEP_S, .keep_plan_seconds = PLANS_KEEP_S,
 		};
 
 		r = record_open(&d->record, &ro, p);
 		if (r < 0)
 			return r;
+		reclaim_set_record(d->reclaim, d->record);
 	}
 	r = tick_new(&d->tick, d->arena, d->reclaim, d->groups, d->record, &(struct tick_vms){ each_vm, d });
 	if (r == 0)
@@ -323,14 +340,23 @@ static int start(struct daemon *d, struct problem *p)
 	r = arena_new(&d->arena, d->config.arena_bytes, d->kept, p);
 	if (r < 0)
 		return r;
-	r = reclaim_new(&d->reclaim, d->arena, (unsigned)d->config.min_free_pct, p);
+	r = reclaim_new(&d->reclaim, d->arena, p);
 	if (r < 0)
 		return r;
+	set_reclaim(d);
 	r = groups_new(&d->groups, d->arena, &d->settings);
 	if (r == 0)
 		r = scanner_new(&d->scanner, d, host_ghz(""));
+	if (r == 0)
+		r = page_ins_new(&d->page_ins, d);
 	if (r < 0)
 		return problem_set(p, -r, PROBLEM_SYSTEM, 0, 0, "cannot start the sharing scan: %s", strerror(-r));
+	r = balloons_new(&d->balloons, d);
+	if (r < 0)
+		return problem_set(p, -r, PROBLEM_SYSTEM, 0, 0, "cannot start the balloons' clock: %s", strerror(-r));
+	r = sampler_new(&d->sampler, d);
+	if (r < 0)
+		return problem_set(p, -r, PROBLEM_SYSTEM, 0, 0, "cannot start sampling: %s", strerror(-r));
 	/* guests wait for this: before all that may take its time */
 	r = resume_found(d, p);
 	if (r < 0)
@@ -343,6 +369,14 @@ static int start(struct daemon *d, struct problem *p)
 	return start_server(d, p);
 }
 
+/* The reclaim thread writes there as well. */
+static void end_record(struct daemon *d)
+{
+	if (d->reclaim)
+		reclaim_set_record(d->reclaim, NULL);
+	record_close(d->record);
+}
+
 /* Orderly, in the reverse order of start; undoes half a start too. */
 static void finish(struct daemon *d)
 {
@@ -351,7 +385,10 @@ static void finish(struct daemon *d)
 	watchdog_free(d->watchdog);
 	loop_timer_free(d->tick_timer);
 	tick_free(d->tick);
-	record_close(d->record);
+	page_ins_free(d->page_ins);
+	balloons_free(d->balloons);
+	end_record(d);
+	sampler_free(d->sampler);
 	scanner_free(d->scanner);
 	groups_free(d->groups);
 	reclaim_free(d->reclaim);
@@ -388,7 +425,7 @@ int daemon_run(const struct config *c, const struct daemon_options *o, struct pr
 			problem_set(p, -r, PROBLEM_SYSTEM, 0, 0, "the event loop failed: %s", strerror(-r));
 	}
 	if (d.restart && r == 0) {
-		record_close(d.record);
+		end_record(&d);
 		_exit(EXIT_RESTART);
 	}
 	if (d.n_clients > 0) {

@@ -4,6 +4,7 @@
  * otherwise in its own header. */
 #pragma once
 
+#include "balloons.h"
 #include "base/list.h"
 #include "config.h"
 #include "groups.h"
@@ -11,6 +12,7 @@
 #include "mem/vm.h"
 #include "ops_access.h"
 #include "reclaim.h"
+#include "sampler.h"
 #include "scanner.h"
 #include "serve/loop.h"
 #include "serve/session.h"
@@ -32,6 +34,9 @@ struct daemon {
 	struct reclaim *reclaim;
 	struct groups *groups;
 	struct scanner *scanner;
+	struct page_ins *page_ins;
+	struct balloons *balloons;
+	struct sampler *sampler;
 	struct share_top *share_top;	/* the walk that answers a ShareTop; NULL: none */
 	struct record *record;		/* NULL: no history */
 	struct tick *tick;

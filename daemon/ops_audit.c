@@ -4,7 +4,7 @@
  *
  * A VM or lease that ends meanwhile is left out: it has nothing to be compared with any more.
  *
- *	audit: vms [{vm, ok, pages, zero, resident, shared, breaking, private_pages, compressed, swapped, lost, in_transit, data,
+ *	audit: vms [{vm, ok, pages, zero, resident, shared, breaking, private_pages, compressed, swapped, ballooned, lost, in_transit, data,
  *	       discarded, foreign, wrong, cache_..., swap_..., lease_..., leases_skipped, first_wrong}],
  *	       pools [{pool, ok, entries, resident, references, words, blocks_bytes, charged_bytes, first_wrong}],
  *	       arena {ok, blocks_bytes, charged_bytes, capacity_bytes} */
@@ -52,6 +52,7 @@ static void add(struct lease_audit *sum, const struct lease_audit *one)
 	sum->private_pages += one->private_pages;
 	sum->compressed += one->compressed;
 	sum->swapped += one->swapped;
+	sum->ballooned += one->ballooned;
 	sum->lost += one->lost;
 	sum->in_transit += one->in_transit;
 	sum->data += one->data;
@@ -76,6 +77,7 @@ static void write_entry(struct writer *o, const struct vm_entry *e)
 	writer_u64(o, "private_pages", a->leases.private_pages);
 	writer_u64(o, "compressed", a->leases.compressed);
 	writer_u64(o, "swapped", a->leases.swapped);
+	writer_u64(o, "ballooned", a->leases.ballooned);
 	writer_u64(o, "lost", a->leases.lost);
 	writer_u64(o, "in_transit", a->leases.in_transit);
 	writer_u64(o, "data", a->leases.data);

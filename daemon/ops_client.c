@@ -1,9 +1,12 @@
 #include "ops_client.h"
 
+#include "admit.h"
 #include "ops_dispatch.h"
 #include "ops_resume.h"
 #include "ops_share.h"
 #include "ops_stop.h"
+#include "page_in.h"
+#include "resources.h"
 #include "base/clock.h"
 #include "base/log.h"
 
@@ -16,7 +19,6 @@
 
 /* No VM is larger than what a 47-bit address space holds. */
 #define SIZE_MAX_BYTES (1ull << 46)
-#define SHARES_PER_MIB 10
 
 struct client *client_find(struct daemon *d, const char *vm)
 {
@@ -39,6 +41,14 @@ struct lease *client_lease_from(struct vm *vm, uint64_t gpa)
 	return best;
 }
 
+const char *client_sharing_now(const struct client *c)
+{
+	static const char *const withheld[] = { [SHARING_OFF] = "off", [SHARING_ZERO] = "zero" };
+	enum sharing now = vm_sharing(c->vm);
+
+	return now == SHARING_POOL ? c->sharing : withheld[now];
+}
+
 bool client_calls_on(const struct client *c, const struct session *s)
 {
 	return c->calls == s && !c->ending;
@@ -55,6 +65,7 @@ void client_unref(struct client *c)
 	if (!c || --c->refs > 0)
 		return;
 	assert(!c->vm);
+	free(c->balloon.claims);
 	free(c);
 }
 
@@ -64,6 +75,7 @@ static void free_if_gone(struct client *c)
 	if (!c->threads_gone || c->jobs > 0 || !c->vm)
 		return;
 	log_info("VM %s: released", vm_config(c->vm)->name);
+	page_in_forget(c);
 	resume_forget(c);
 	list_remove(&c->link);
 	c->daemon->n_clients--;
@@ -230,9 +242,6 @@ static bool check_limits(struct daemon *d, struct call *call)
 /* Everything about the request that can be judged without the arena. */
 static bool check_register(struct daemon *d, struct call *call, const struct op_register_in *in)
 {
-	const char *limits = in->limit && in->limit < in->size ? "limit" : "size";
-	uint64_t most = in->limit && in->limit < in->size ? in->limit : in->size;
-
 	if (d->stopping) {
 		refuse(call, WIRE_ERROR_BadState, "memctld is ending.");
 		return false;
@@ -250,11 +259,6 @@ static bool check_register(struct daemon *d, struct call *call, const struct op_
 		!check_size(call, "reservation", in->reservation, true) ||
 		!check_size(call, "limit", in->limit, true))
 		return false;
-	if (in->reservation > most) {
-		refuse_numbers(call, WIRE_ERROR_ReservationBeyondSize, in->reservation, most, NULL,
-			"The reservation is larger than the %s of the VM.", limits);
-		return false;
-	}
 	if (in->shares > UINT32_MAX) {
 		refuse_field(call, WIRE_ERROR_InvalidValue, "shares", "shares is at most 4294967295.");
 		return false;
@@ -346,18 +350,25 @@ void do_register(struct daemon *d, struct call *call, const struct op_register_i
 	struct vm_numbers numbers;
 	struct problem p = { 0 };
 	struct client *c = NULL;
-	uint64_t shares;
+	const char *field;
+	char why[200];
 	int r;
 
 	if (!check_register(d, call, in) || !share_resolve(d, call, in->sharing, &sharing))
 		return;
-	shares = in->shares ? in->shares : (in->size >> 20) * SHARES_PER_MIB;
 	snprintf(vc.name, sizeof vc.name, "%.63s", in->name);
 	vc.size_bytes = in->size;
 	vc.reservation_bytes = in->reservation;
 	vc.limit_bytes = in->limit;
-	vc.shares = shares > UINT32_MAX ? UINT32_MAX : shares ? (uint32_t)shares : 1;
+	vc.shares = in->shares ? (uint32_t)in->shares : resources_normal_shares(in->size);
+	if (resources_parse(&(struct resource_words){ "", "", "", in->balloon_max, in->stall_budget }, &vc, &field, why, sizeof why) < 0) {
+		refuse_field(call, WIRE_ERROR_InvalidValue, field, "%s", why);
+		return;
+	}
 	snprintf(vc.swap_dir, sizeof vc.swap_dir, "%s", in->swap_dir[0] ? in->swap_dir : d->config.swap_dir);
+	vc.break_reserve_frames = admit_break_reserve_frames(vc.size_bytes, sharing.kind != POLICY_SHARING_OFF);
+	if (!admit(d, call, &vc, NULL))
+		return;
 	r = make_client(d, &vc, &c, &p);
 	if (r < 0) {
 		refuse_problem(call, r, &p, vc.swap_dir);

@@ -13,12 +13,14 @@
  * All on the control thread; what happens on others is posted to it. */
 #pragma once
 
+#include "balloons.h"
 #include "base/list.h"
 #include "daemon.h"
 #include "groups.h"
 #include "mem/lease.h"
 #include "orders.h"
 #include "policy/sharing.h"
+#include "sampler.h"
 #include "scanner.h"
 #include "serve/session.h"
 
@@ -38,9 +40,12 @@ struct client {
 	uint64_t token;
 	uint64_t registered_ns;
 	struct policy_sharing share;
-	char sharing[72];		/* the same in words: off, zero, vm, group:NAME */
+	char sharing[72];		/* the same in words: off, zero, vm, group:NAME; less may be shared now (client_sharing_now) */
 	struct group_member membership;	/* from JoinPool until the VM has been freed */
 	struct scanner_vm scan;
+	struct page_in *page_in;	/* page_in.h; NULL: none is under way */
+	struct client_balloon balloon;
+	struct sampler_vm sampler;
 	struct leaving *leaving;	/* ops_stop.c: it is being handed over; else NULL */
 	struct awaited *awaited;	/* ops_resume.h: found at a restart, and not back yet; else NULL */
 	struct {			/* holds.c */
@@ -71,6 +76,8 @@ void client_end(struct client *c, const char *why);
 int client_new(struct client **ret, struct daemon *d, struct problem *p);
 /* With its VM: reclaim knows it, and it is listed. */
 int client_list(struct client *c);
+/* What is shared now, in words. */
+const char *client_sharing_now(const struct client *c);
 /* What of it must be found again at a restart is kept with its VM. */
 void client_keep(struct client *c);
 struct client *client_ref(struct client *c);

@@ -1,6 +1,6 @@
 /* ShowConfig and Tune.
  *
- *	settings: [{name, type, value, default, min, max, live, help}], values as in the configuration file */
+ *	settings: [{name, type, unit, value, default, min, max, live, help}], values as in the configuration file */
 #include "ops_dispatch.h"
 
 #include "base/log.h"
@@ -22,6 +22,7 @@ void do_show_config(struct daemon *d, struct call *call, const struct op_show_co
 		writer_object(&o, NULL);
 		writer_str(&o, "name", s->name);
 		writer_str(&o, "type", setting_type_names[s->type]);
+		writer_str(&o, "unit", s->unit);
 		writer_str(&o, "value", value);
 		writer_str(&o, "default", s->def);
 		if (s->type != SETTING_PATH && s->type != SETTING_TEXT && s->type != SETTING_VICTIM &&

@@ -289,9 +289,10 @@ void dispatch_call(struct call *c, void *userdata)
 	if (op->class == OP_CLASS_CLIENT && (!client || !client_calls_on(client, c->session))) {
 		refuse(c, WIRE_ERROR_BadState,
 			"No VM is registered on this connection: call Register first.");
-		return;
+	} else {
+		handlers[op - ops](d, c, &in);
 	}
-	handlers[op - ops](d, c, &in);
+	op_fields_fini(op->in, &in);
 }
 
 void dispatch_closed(struct session *s, void *userdata)

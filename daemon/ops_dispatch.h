@@ -21,6 +21,9 @@ void dispatch_closed(struct session *s, void *userdata);
 /* Whether the peer of the call is root or of the daemon's own user. */
 bool call_is_operator(const struct call *c);
 
+/* A lease of the caller's VM (of a call of class CLIENT) by its number; NULL: there is none, and the call is refused. */
+struct lease *call_find_lease(struct call *c, uint64_t id);
+
 /* Ends the call with an error; `fmt` NULL: the row's own advice. */
 void refuse(struct call *c, enum wire_error_id id, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));

@@ -16,7 +16,7 @@ static struct client *client_of(struct call *call)
 	return session_userdata(call->session);
 }
 
-static struct lease *find_lease(struct call *call, uint64_t id)
+struct lease *call_find_lease(struct call *call, uint64_t id)
 {
 	struct lease *l = id <= UINT32_MAX ? vm_find_lease(client_of(call)->vm, (uint32_t)id) : NULL;
 	struct wire_error e = { .lease = id };
@@ -82,7 +82,7 @@ void do_lease(struct daemon *d, struct call *call, const struct op_lease_in *in)
 void do_activate(struct daemon *d, struct call *call, const struct op_activate_in *in)
 {
 	struct client *c = client_of(call);
-	struct lease *l = find_lease(call, in->lease);
+	struct lease *l = call_find_lease(call, in->lease);
 	struct op_activate_out out;
 	struct problem p = { 0 };
 	int r;
@@ -171,7 +171,7 @@ static void submit(struct call *call, struct lease *l, enum op_id op, enum job_k
 /* `number`: the client's, of this call; 0: none. */
 static void submit_range(struct call *call, enum op_id op, enum job_kind kind, const struct op_discard_in *in, uint64_t number)
 {
-	struct lease *l = find_lease(call, in->lease);
+	struct lease *l = call_find_lease(call, in->lease);
 
 	if (!l || !check_aligned(call, "offset", in->offset, true) ||
 		!check_aligned(call, "length", in->length, false))
@@ -216,7 +216,7 @@ void do_advise(struct daemon *d, struct call *call, const struct op_advise_in *i
 
 void do_release(struct daemon *d, struct call *call, const struct op_release_in *in)
 {
-	struct lease *l = find_lease(call, in->lease);
+	struct lease *l = call_find_lease(call, in->lease);
 
 	if (l)
 		submit(call, l, OP_release, JOB_RELEASE, (struct run){ 0, lease_size_bytes(l) / PAGE_SIZE }, 0);

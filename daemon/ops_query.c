@@ -5,13 +5,18 @@
  *	Status		status: version, pid, uptime_s, state, arena {..._bytes}, host {rows of
  *			host_numbers.def}, vms {count, sums of the rows},
  *			swap {dir, size_bytes, free_bytes}, sessions, warnings []
- *	ListVms		vms: [{name, state, uid, pid, age_s, lease_count, sharing, pool_joined, pool_writable (the descriptor
- *			does not keep it from writing to its pool), faults_mode, attending, trouble, swap_dir, the rows}]
+ *	ListVms		vms: [{name, state, uid, pid, age_s, lease_count, sharing (now), sharing_registered (the most it may be),
+ *			balloon_driver ("guest", "agent", "none"), balloon_max and stall_budget (its own in words, or "default"), pool_joined, pool_writable (the descriptor
+ *			does not keep it from writing to its pool), faults_mode, attending, trouble, swap_dir,
+ *			active_pct (active_bytes of the size), the rows}]
  *	ShowVm		vm: the same, and faults {cause: {count, p50_ns, p99_ns, mean_ns}},
+ *			claims (an object, as BalloonAgent passed it on, or null), claimed_bytes
+ *			(what the guest uses, by its claims; left out if unknown),
  *			leases [{lease, gpa, size_bytes, active}], orders {sent, answered, timed_out, dropped}
  *	Catalogue	numbers: [{name, of ("vm" or "host"), kind, unit, sentence}] */
 #include "ops_client.h"
 #include "ops_dispatch.h"
+#include "resources.h"
 
 #include "base/clock.h"
 #include "proto/writer.h"
@@ -52,6 +57,7 @@ static void write_vm(struct writer *o, struct client *c)
 	const struct vm_config *vc = vm_config(c->vm);
 	struct vm_numbers n;
 	uint64_t leases = 0;
+	char words[32];
 
 	for (struct lease *l = vm_first_lease(c->vm); l; l = lease_next(l))
 		leases++;
@@ -62,13 +68,20 @@ static void write_vm(struct writer *o, struct client *c)
 	writer_u64(o, "pid", (uint64_t)c->peer.pid);
 	writer_u64(o, "age_s", (now_ns() - c->registered_ns) / NS_PER_S);
 	writer_u64(o, "lease_count", leases);
-	writer_str(o, "sharing", c->sharing);
+	writer_str(o, "sharing", client_sharing_now(c));
+	writer_str(o, "sharing_registered", c->sharing);
+	writer_str(o, "balloon_driver", c->balloon.started ? "guest" : now_ns() < c->balloon.heard_until_ns ? "agent" : "none");
+	resources_balloon_max(vc, words);
+	writer_str(o, "balloon_max", words);
+	resources_stall_budget(vc, words);
+	writer_str(o, "stall_budget", words);
 	writer_bool(o, "pool_joined", c->membership.group != NULL);
 	writer_bool(o, "pool_writable", c->membership.group && c->share.writable);
 	writer_str(o, "faults_mode", faults_mode(c));
 	writer_bool(o, "attending", c->attending != NULL);
 	writer_str(o, "trouble", vm_trouble(c->vm));
 	writer_str(o, "swap_dir", vc->swap_dir);
+	writer_u64(o, "active_pct", n.active_bytes * 100 / vc->size_bytes);
 	write_numbers(o, &n);
 }
 
@@ -103,6 +116,19 @@ static void write_faults(struct writer *o, struct vm *vm)
 	writer_end(o);
 }
 
+/* What an agent passes on of the guest: its own word. */
+static void write_claims(struct writer *o, const struct client *c)
+{
+	bool heard = now_ns() < c->balloon.heard_until_ns;
+
+	if (heard && c->balloon.claims)
+		writer_raw(o, "claims", c->balloon.claims);
+	else
+		writer_null(o, "claims");
+	if (heard && c->balloon.claimed_bytes)
+		writer_u64(o, "claimed_bytes", c->balloon.claimed_bytes);
+}
+
 void do_show_vm(struct daemon *d, struct call *call, const struct op_show_vm_in *in)
 {
 	struct client *c = client_find(d, in->vm);
@@ -116,6 +142,7 @@ void do_show_vm(struct daemon *d, struct call *call, const struct op_show_vm_in 
 	writer_object(&o, NULL);
 	write_vm(&o, c);
 	write_faults(&o, c->vm);
+	write_claims(&o, c);
 	writer_array(&o, "leases");
 	for (struct lease *l = vm_first_lease(c->vm); l; l = lease_next(l)) {
 		writer_object(&o, NULL);

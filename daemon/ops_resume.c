@@ -26,6 +26,7 @@ struct client_card {
 	uint32_t share_writable;
 	char group[POLICY_GROUP_MAX];
 	uint32_t user_mode_only, activated;
+	uint32_t balloon_started, unused;
 };
 _Static_assert(sizeof(struct client_card) <= VM_CLIENT_MAX, "it is kept with the VM");
 
@@ -44,7 +45,7 @@ void client_keep(struct client *c)
 	struct client_card card = {
 		.token = c->token, .pid = c->peer.pid, .uid = c->peer.uid, .gid = c->peer.gid, .pid_started = c->peer_started,
 		.share_kind = c->share.kind, .share_writable = c->share.writable, .user_mode_only = c->user_mode_only,
-		.activated = c->activated,
+		.activated = c->activated, .balloon_started = c->balloon.started,
 	};
 
 	if (!c->peer_started && c->peer.pid > 0)
@@ -114,6 +115,9 @@ static int make_client(struct daemon *d, struct vm *vm, struct problem *p)
 	c->peer_started = card.pid_started;
 	c->user_mode_only = card.user_mode_only;
 	c->activated = card.activated;
+	c->balloon.started = card.balloon_started;
+	if (c->balloon.started)
+		vm_set_balloon_driver(vm);
 	share = (struct policy_sharing){ .kind = card.share_kind < POLICY_SHARING_REFUSED ? card.share_kind : POLICY_SHARING_OFF,
 		.writable = card.share_writable };
 	snprintf(share.group, sizeof share.group, "%.*s", POLICY_GROUP_MAX - 1, card.group);

@@ -200,7 +200,7 @@ void do_share_groups(struct daemon *d, struct call *call, const struct op_share_
 
 static bool is_scanned(const struct client *c)
 {
-	return !c->ending && c->share.kind != POLICY_SHARING_OFF;
+	return !c->ending && vm_sharing(c->vm) != SHARING_OFF;
 }
 
 void do_scan_vm(struct daemon *d, struct call *call, const struct op_scan_vm_in *in)

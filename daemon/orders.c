@@ -33,6 +33,8 @@ struct order {
 	enum kind kind;
 	uint64_t lease;
 	struct vm *vm;			/* of a remap order: who is told; it outlives the stream */
+	orders_answered *answered;	/* of orders_present: who is told */
+	void *userdata;
 	uint64_t sent_ns;
 	uint64_t pages;
 	unsigned done_pages;		/* of these, as the answer says */
@@ -117,11 +119,11 @@ static bool is_remap(const struct order *k)
 	return k->kind == SHARE || k->kind == HOME || k->kind == SETTLE;
 }
 
-/* With the lock held, on the control thread: the stream lets go of a finished order, or hands it to `told`, if its VM must
- * be told.  That is done without the lock: it leads into mem/, whose workers call us with locks of theirs. */
+/* With the lock held, on the control thread: the stream lets go of a finished order, or hands it to `told`, if somebody must
+ * be told.  That is done without the lock: it leads into mem/, whose workers call us with locks of theirs, or back to us. */
 static void let_go(struct order *k, struct list *told)
 {
-	if (is_remap(k))
+	if (is_remap(k) || k->answered)
 		list_append(told, &k->link);
 	else
 		order_unref(k);
@@ -133,7 +135,10 @@ static void tell(struct list *told)
 		struct order *k = container_of(told->next, struct order, link);
 
 		list_remove(&k->link);
-		vm_remap_answered(k->vm, (uint32_t)k->lease, k->id, k->r, k->bits, k->done_pages);
+		if (k->answered)
+			k->answered(k->userdata, k->id, k->r, k->bits);
+		else
+			vm_remap_answered(k->vm, (uint32_t)k->lease, k->id, k->r, k->bits, k->done_pages);
 		order_unref(k);
 	}
 }
@@ -238,24 +243,47 @@ static bool give(struct orders *o, struct order *k, uint64_t *ret_id, int *ret_r
 	return true;
 }
 
-static struct order *give_runs(
-	struct orders *o, enum kind kind, struct lease *l, const struct run *runs, unsigned n, int *ret_r)
+static struct order *runs_order(struct orders *o, enum kind kind, struct lease *l, const struct run *runs, unsigned n)
 {
 	struct order *k = order_new(o, kind, l, n);
 
-	*ret_r = -ENOMEM;
 	for (unsigned i = 0; k && i < n; i++)
 		add_run(k, (struct op_run){ .page = runs[i].page, .count = runs[i].count });
+	return k;
+}
+
+static struct order *give_runs(
+	struct orders *o, enum kind kind, struct lease *l, const struct run *runs, unsigned n, int *ret_r)
+{
+	struct order *k = runs_order(o, kind, l, runs, n);
+
+	*ret_r = -ENOMEM;
 	return k && give(o, k, NULL, ret_r) ? k : NULL;
 }
 
-static int zap(void *userdata, struct lease *l, const struct run *runs, unsigned n)
+int orders_present(struct orders *o, struct lease *l, const struct run *runs, unsigned n, orders_answered *answered,
+	void *userdata, uint64_t *ret_order)
+{
+	struct order *k = runs_order(o, PRESENT, l, runs, n);
+	int r;
+
+	if (!k)
+		return -ENOMEM;
+	k->answered = answered;
+	k->userdata = userdata;
+	if (!give(o, k, ret_order, &r))
+		return r;
+	order_unref(k);
+	return 0;
+}
+
+int orders_zap(struct orders *o, struct lease *l, const struct run *runs, unsigned n)
 {
 	int r;
 
 	while (n > 0) {
 		unsigned now = n < OP_RUNS_MAX ? n : OP_RUNS_MAX;
-		struct order *k = give_runs(userdata, ZAP, l, runs, now, &r);
+		struct order *k = give_runs(o, ZAP, l, runs, now, &r);
 
 		if (!k)
 			return r;
@@ -264,6 +292,11 @@ static int zap(void *userdata, struct lease *l, const struct run *runs, unsigned
 		n -= now;
 	}
 	return 0;
+}
+
+static int zap(void *userdata, struct lease *l, const struct run *runs, unsigned n)
+{
+	return orders_zap(userdata, l, runs, n);
 }
 
 /* An order that is waited for: one bit a page. */
@@ -370,6 +403,28 @@ void orders_detach(struct orders *o)
 		wire_error_set(&e, WIRE_ERROR_BadState, "The VM ends.");
 		call_fail(attend, &e);
 	}
+}
+
+int orders_balloon(struct orders *o, uint64_t pages)
+{
+	struct op_attend_out *out;
+
+	if (!o->attend || !o->attend->session)
+		return -ENOTCONN;
+	if (!session_is_taken(o->attend->session))
+		return -EAGAIN;
+	out = calloc(1, sizeof *out);
+	if (!out)
+		return -ENOMEM;
+	pthread_mutex_lock(&o->lock);
+	out->order = ++o->next_id;
+	pthread_mutex_unlock(&o->lock);
+	strcpy(out->kind, "balloon");
+	out->runs.n = 1;
+	out->runs.run[0] = (struct op_run){ .page = pages, .count = 1 };
+	call_continue(o->attend, &ops[OP_attend], out);
+	free(out);
+	return 0;
 }
 
 static int hex_digit(char c)

@@ -48,6 +48,9 @@ static void look_at(struct client *c)
 	struct scanner_vm *v = &c->scan;
 
 	v->policy.pages = 0;
+	v->policy.asked = false;
+	if (vm_sharing(c->vm) == SHARING_OFF)
+		return;
 	for (struct lease *l = vm_first_lease(c->vm); l; l = lease_next(l))
 		if (lease_is_active(l))
 			v->policy.pages += lease_size_bytes(l) / PAGE_SIZE;
@@ -85,7 +88,8 @@ static void fire(void *userdata)
 		if (s->vms[i]->asked)
 			s->vms[i]->hand_pages = s->vms[i]->read_pages = s->vms[i]->pages;
 	for (size_t i = 0; i < n; i++)
-		if (s->vms[i]->hand_pages || s->vms[i]->read_pages)
+		/* withheld: nothing is looked at, but what is shared goes on being written to and comes home */
+		if (s->vms[i]->hand_pages || s->vms[i]->read_pages || vm_sharing(s->clients[i]->vm) == SHARING_OFF)
 			vm_scan(s->clients[i]->vm, s->vms[i]->hand_pages, s->vms[i]->read_pages);
 }
 

@@ -4,7 +4,9 @@
  *	vm		ts, vm, one column a number
  *	host		ts, one column a number
  *	fault_latency	ts, vm, cause, p50_ns, p99_ns, count
- *	catalogue	number, source ("vm" or "host"), kind, unit, sentence
+ *	plan		ts, one column a number
+ *	plan_vm		ts, nth (its place in the plan of that ts), vm, one column a number
+ *	catalogue	number, source (the table), kind, unit, sentence
  *
  * A number that a database lacks becomes a column of it; one that we no longer have stays, at its default 0.  So
  * only a change of meaning needs a new user_version.
@@ -32,7 +34,7 @@
 #define BUSY_MS		2000
 #define PRUNE_NS	(60 * NS_PER_S)
 
-enum row_kind { ROW_VM, ROW_HOST, ROW_LATENCY, ROW_KINDS };
+enum row_kind { ROW_VM, ROW_HOST, ROW_LATENCY, ROW_PLAN, ROW_PLAN_VM, ROW_KINDS };
 
 struct row {
 	struct row *next;
@@ -40,6 +42,7 @@ struct row {
 	uint64_t ts_ms;
 	char vm[64];
 	char cause[32];
+	uint64_t nth;
 	size_t n;
 	uint64_t values[];
 };
@@ -146,12 +149,19 @@ static int make_tables(sqlite3 *db, const struct record_options *o)
 		" p50_ns INTEGER NOT NULL, p99_ns INTEGER NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (ts, vm, cause))"
 		" STRICT, WITHOUT ROWID;"
 		"CREATE TABLE IF NOT EXISTS catalogue (number TEXT NOT NULL, source TEXT NOT NULL, kind TEXT NOT NULL,"
-		" unit TEXT NOT NULL, sentence TEXT NOT NULL, PRIMARY KEY (number, source)) STRICT, WITHOUT ROWID;",
+		" unit TEXT NOT NULL, sentence TEXT NOT NULL, PRIMARY KEY (number, source)) STRICT, WITHOUT ROWID;"
+		"CREATE TABLE IF NOT EXISTS plan (ts INTEGER NOT NULL PRIMARY KEY) STRICT, WITHOUT ROWID;"
+		"CREATE TABLE IF NOT EXISTS plan_vm (ts INTEGER NOT NULL, nth INTEGER NOT NULL, vm TEXT NOT NULL,"
+		" PRIMARY KEY (ts, nth)) STRICT, WITHOUT ROWID;",
 		APPLICATION_ID, VERSION);
 
 	if (!r)
 		r = add_columns(db, "vm", o->vm_numbers, o->n_vm_numbers);
-	return r ? r : add_columns(db, "host", o->host_numbers, o->n_host_numbers);
+	if (!r)
+		r = add_columns(db, "host", o->host_numbers, o->n_host_numbers);
+	if (!r)
+		r = add_columns(db, "plan", o->plan_numbers, o->n_plan_numbers);
+	return r ? r : add_columns(db, "plan_vm", o->plan_vm_numbers, o->n_plan_vm_numbers);
 }
 
 static int prepare_insert(sqlite3 *db, sqlite3_stmt **ret, const char *keys, unsigned n_keys, const char *table,
@@ -213,6 +223,11 @@ static int open_db(struct record *r)
 		e = prepare_insert(r->db, &r->insert[ROW_HOST], "ts", 1, "host", o->host_numbers, o->n_host_numbers);
 	if (!e)
 		e = prepare_insert(r->db, &r->insert[ROW_LATENCY], "ts, vm, cause", 3, "fault_latency", latency, 3);
+	if (!e)
+		e = prepare_insert(r->db, &r->insert[ROW_PLAN], "ts", 1, "plan", o->plan_numbers, o->n_plan_numbers);
+	if (!e)
+		e = prepare_insert(r->db, &r->insert[ROW_PLAN_VM], "ts, nth, vm", 3, "plan_vm", o->plan_vm_numbers,
+			o->n_plan_vm_numbers);
 	if (e)
 		close_db(r);
 	return e;
@@ -255,7 +270,9 @@ static int insert_row(struct record *r, const struct row *row)
 	int at = 1, e;
 
 	sqlite3_bind_int64(s, at++, (sqlite3_int64)row->ts_ms);
-	if (row->kind != ROW_HOST)
+	if (row->kind == ROW_PLAN_VM)
+		sqlite3_bind_int64(s, at++, (sqlite3_int64)row->nth);
+	if (row->kind != ROW_HOST && row->kind != ROW_PLAN)
 		sqlite3_bind_text(s, at++, row->vm, -1, SQLITE_STATIC);
 	if (row->kind == ROW_LATENCY)
 		sqlite3_bind_text(s, at++, row->cause, -1, SQLITE_STATIC);
@@ -285,19 +302,23 @@ static int write_rows(struct record *r, const struct row *rows)
 /* In pieces of an hour: a long transaction would make a reader's snapshot and the log grow. */
 static void prune(struct record *r)
 {
-	static const char *const tables[] = { "vm", "host", "fault_latency" };
-	uint64_t now = now_ns(), oldest_ms;
+	const struct {
+		const char *table;
+		uint64_t keep_seconds;
+	} kept[] = {
+		{ "vm", r->options.keep_seconds }, { "host", r->options.keep_seconds },
+		{ "fault_latency", r->options.keep_seconds }, { "plan", r->options.keep_plan_seconds },
+		{ "plan_vm", r->options.keep_plan_seconds },
+	};
+	uint64_t now = now_ns(), now_ms = wall_ns() / NS_PER_MS;
 
-	if (!r->db || !r->options.keep_seconds || (r->pruned_ns && now - r->pruned_ns < PRUNE_NS))
+	if (!r->db || (r->pruned_ns && now - r->pruned_ns < PRUNE_NS))
 		return;
 	r->pruned_ns = now;
-	oldest_ms = wall_ns() / NS_PER_MS;
-	if (oldest_ms < r->options.keep_seconds * 1000)
-		return;
-	oldest_ms -= r->options.keep_seconds * 1000;
-	for (unsigned i = 0; i < sizeof tables / sizeof *tables; i++)
-		run_sql(r->db, "DELETE FROM \"%w\" WHERE ts < min(%lld, (SELECT min(ts) FROM \"%w\") + 3600000)", tables[i],
-			(long long)oldest_ms, tables[i]);
+	for (unsigned i = 0; i < sizeof kept / sizeof *kept; i++)
+		if (kept[i].keep_seconds && now_ms > kept[i].keep_seconds * 1000)
+			run_sql(r->db, "DELETE FROM \"%w\" WHERE ts < min(%lld, (SELECT min(ts) FROM \"%w\") + 3600000)",
+				kept[i].table, (long long)(now_ms - kept[i].keep_seconds * 1000), kept[i].table);
 }
 
 static void free_rows(struct row *rows)
@@ -362,31 +383,48 @@ static void *writer(void *arg)
 	return NULL;
 }
 
-static void put(struct record *r, enum row_kind kind, uint64_t ts_ms, const char *vm, const char *cause,
-	const uint64_t *values, size_t n)
+static struct row *row_new(enum row_kind kind, uint64_t ts_ms, const char *vm, const char *cause, const uint64_t *values, size_t n)
 {
 	struct row *row = malloc(sizeof *row + n * sizeof *values);
+
+	if (!row)
+		return NULL;
+	*row = (struct row){ .kind = kind, .ts_ms = ts_ms, .n = n };
+	snprintf(row->vm, sizeof row->vm, "%s", vm);
+	snprintf(row->cause, sizeof row->cause, "%s", cause);
+	memcpy(row->values, values, n * sizeof *values);
+	return row;
+}
+
+/* All `n` of these rows or none (`first` is NULL if there was no memory for them): they count as `room`, if no more than `max` wait
+ * then. */
+static void queue(struct record *r, struct row *first, struct row **last, size_t n, size_t room, size_t max)
+{
 	bool full = true;
 
-	if (row) {
-		*row = (struct row){ .kind = kind, .ts_ms = ts_ms, .n = n };
-		snprintf(row->vm, sizeof row->vm, "%s", vm);
-		snprintf(row->cause, sizeof row->cause, "%s", cause);
-		memcpy(row->values, values, n * sizeof *values);
+	if (first) {
 		pthread_mutex_lock(&r->lock);
-		full = r->queued >= r->options.queue_max || r->ending;
+		full = r->queued + room > max || r->ending;
 		if (!full) {
-			*r->last = row;
-			r->last = &row->next;
-			r->queued++;
+			*r->last = first;
+			r->last = last;
+			r->queued += room;
 			pthread_cond_signal(&r->wake);
 		}
 		pthread_mutex_unlock(&r->lock);
 	}
 	if (full) {
-		free(row);
-		atomic_fetch_add(&r->dropped, 1);
+		free_rows(first);
+		atomic_fetch_add(&r->dropped, n);
 	}
+}
+
+static void put(struct record *r, enum row_kind kind, uint64_t ts_ms, const char *vm, const char *cause,
+	const uint64_t *values, size_t n)
+{
+	struct row *row = row_new(kind, ts_ms, vm, cause, values, n);
+
+	queue(r, row, row ? &row->next : NULL, 1, 1, r->options.queue_max);
 }
 
 void record_vm(struct record *r, uint64_t ts_ms, const char *vm, const uint64_t *values)
@@ -403,6 +441,27 @@ void record_fault_latency(struct record *r, uint64_t ts_ms, const char *vm, cons
 	uint64_t p99_ns, uint64_t count)
 {
 	put(r, ROW_LATENCY, ts_ms, vm, cause, (uint64_t[]){ p50_ns, p99_ns, count }, 3);
+}
+
+/* A storm of plans must not push the samples out: those find half of the queue free at least.  A plan of more VMs than that counts as
+ * the half, so it gets in when nothing else waits. */
+void record_plan(struct record *r, uint64_t ts_ms, const uint64_t *values, const struct record_plan_vm *vms, size_t n)
+{
+	size_t half = r->options.queue_max / 2;
+	struct row *first = row_new(ROW_PLAN, ts_ms, "", "", values, r->options.n_plan_numbers), **last;
+
+	last = first ? &first->next : NULL;
+	for (size_t i = 0; i < n && first; i++) {
+		*last = row_new(ROW_PLAN_VM, ts_ms, vms[i].vm, "", vms[i].values, r->options.n_plan_vm_numbers);
+		if (!*last) {
+			free_rows(first);
+			first = NULL;
+			break;
+		}
+		(*last)->nth = i;
+		last = &(*last)->next;
+	}
+	queue(r, first, last, n + 1, n < half ? n + 1 : half, half);
 }
 
 void record_counts(struct record *r, struct record_counts *ret)

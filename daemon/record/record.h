@@ -1,4 +1,4 @@
-/* The history of the numbers: one wide row a VM and second, and one for the host, in SQLite.
+/* The history of the numbers: one wide row a VM and second, and one for the host; and what was planned, from what; in SQLite.
  *
  * Nobody waits for it.  Rows are put into a bounded queue and written by a thread of its own, all that wait in
  * one transaction; when the queue is full the row is dropped and counted.  A failed write (disk full) costs the
@@ -31,7 +31,12 @@ struct record_options {
 	size_t n_vm_numbers;
 	const struct record_number *host_numbers;
 	size_t n_host_numbers;
+	const struct record_number *plan_numbers;	/* of a plan, and of each VM in it */
+	size_t n_plan_numbers;
+	const struct record_number *plan_vm_numbers;
+	size_t n_plan_vm_numbers;
 	uint64_t keep_seconds;	/* rows older than this are deleted now and then; 0: never */
+	uint64_t keep_plan_seconds;	/* likewise, of plans */
 	size_t queue_max;	/* rows; 0: 16384 */
 };
 
@@ -53,5 +58,13 @@ void record_host(struct record *r, uint64_t ts_ms, const uint64_t *values);
 /* `count` faults of this cause in the period that ended at ts_ms, and how long they took. */
 void record_fault_latency(struct record *r, uint64_t ts_ms, const char *vm, const char *cause, uint64_t p50_ns,
 	uint64_t p99_ns, uint64_t count);
+
+/* A plan, with its VMs in the order in which it looked at them: kept or dropped as a whole, and dropped before other rows are.
+ * `ts_ms` names it: no two plans have the same. */
+struct record_plan_vm {
+	const char *vm;
+	const uint64_t *values;
+};
+void record_plan(struct record *r, uint64_t ts_ms, const uint64_t *values, const struct record_plan_vm *vms, size_t n);
 
 void record_counts(struct record *r, struct record_counts *ret);

@@ -370,6 +370,11 @@ int session_new(struct server *server, int fd, const struct session_peer *peer, 
 	return 0;
 }
 
+bool session_is_taken(const struct session *s)
+{
+	return list_empty(&s->out);
+}
+
 const struct session_peer *session_peer(const struct session *s)
 {
 	return &s->peer;

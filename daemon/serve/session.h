@@ -73,6 +73,8 @@ const struct session_peer *session_peer(const struct session *s);
 int session_fd(const struct session *s);
 void session_set_userdata(struct session *s, void *userdata);
 void *session_userdata(const struct session *s);
+/* Whether the peer, or the kernel for it, has taken all that was sent. */
+bool session_is_taken(const struct session *s);
 /* Disconnect, as if the peer had; takes effect at the next turn of the loop. */
 void session_close(struct session *s);
 
