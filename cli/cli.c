@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 void cli_error(const char *fmt, ...)
 {
@@ -89,6 +90,18 @@ int cli_print_json(const struct value *reply)
 	return EXIT_OK;
 }
 
+/* The time of day, with the day if it is not today. */
+static void put_time(uint64_t ms, char text[static 32])
+{
+	time_t then = (time_t)(ms / 1000), now = time(NULL);
+	struct tm a, b;
+
+	if (!localtime_r(&then, &a) || !localtime_r(&now, &b))
+		snprintf(text, 32, "%" PRIu64, ms);
+	else
+		strftime(text, 32, a.tm_yday == b.tm_yday && a.tm_year == b.tm_year ? "%H:%M:%S" : "%Y-%m-%d %H:%M:%S", &a);
+}
+
 char *cli_cell(const struct cli *c, const struct value *row, const char *field, enum column_kind kind)
 {
 	const struct value *v = value_at(row, field);
@@ -99,6 +112,10 @@ char *cli_cell(const struct cli *c, const struct value *row, const char *field, 
 		return value_words(v);
 	if (kind == COLUMN_HEX)
 		snprintf(text, sizeof text, "0x%" PRIx64, n);
+	else if (kind == COLUMN_TIME && !c->style.bytes)
+		put_time(n, text);
+	else if (kind == COLUMN_PERMILLE)
+		snprintf(text, sizeof text, "%" PRIu64 ".%" PRIu64, n / 10, n % 10);
 	else if (c->style.bytes)
 		snprintf(text, sizeof text, "%" PRIu64, n);
 	else if (kind == COLUMN_BYTES)

@@ -21,6 +21,13 @@ enum exit_code {
 	EXIT_UNREACHABLE = 69,
 };
 
+/* The options of vm set, and what they are called in SetVm. */
+#define VM_SETTINGS 6
+struct vm_setting {
+	const char *option, *field;
+};
+extern const struct vm_setting vm_settings[VM_SETTINGS];
+
 struct memctl;
 struct cli {
 	const char *socket;	/* NULL: the library's default */
@@ -29,7 +36,10 @@ struct cli {
 	struct table_style style;
 	double interval_s;	/* -w; 0: not given */
 	long count;		/* -c; 0: not given */
-	bool force, wait;	/* of daemon stop */
+	bool force, wait;	/* of daemon stop; wait: of vm page-in too */
+	bool stop;		/* of vm page-in */
+	const char *rate;	/* of vm page-in; NULL: not given */
+	const char *set[VM_SETTINGS];	/* of vm set, as vm_settings has them; NULL: not given */
 	struct memctl *m;	/* connected at the first question */
 };
 
@@ -50,6 +60,9 @@ int run_status(struct cli *c, char **arguments, unsigned n);
 int run_vm_list(struct cli *c, char **arguments, unsigned n);
 int run_vm_show(struct cli *c, char **arguments, unsigned n);
 int run_vm_rm(struct cli *c, char **arguments, unsigned n);
+int run_vm_set(struct cli *c, char **arguments, unsigned n);
+int run_vm_page_in(struct cli *c, char **arguments, unsigned n);
+int run_explain(struct cli *c, char **arguments, unsigned n);
 int run_vm_release(struct cli *c, char **arguments, unsigned n);
 int run_daemon_stop(struct cli *c, char **arguments, unsigned n);
 int run_daemon_upgrade(struct cli *c, char **arguments, unsigned n);
@@ -68,7 +81,7 @@ int run_help(struct cli *c, char **arguments, unsigned n);
 
 extern const char run_details[];
 extern const struct column vm_list_columns[], vm_pmap_columns[], stat_columns[], config_columns[],
-	audit_columns[],	catalogue_columns[], share_groups_columns[], share_top_columns[];
+	audit_columns[], tune_columns[], explain_columns[], catalogue_columns[], share_groups_columns[], share_top_columns[];
 
 /* A question to the daemon; `pairs` as of value_parameters, NULL: none.  EXIT_OK and *ret, the caller's for
  * value_close; otherwise it has said what went wrong. */

@@ -131,6 +131,7 @@ const struct column config_columns[] = {
 	{ "VALUE", "value", COLUMN_TEXT, true, "in force now" },
 	{ "DEFAULT", "default", COLUMN_TEXT, true, "without a configuration" },
 	{ "TYPE", "type", COLUMN_TEXT, false, "what kind of value" },
+	{ "UNIT", "unit", COLUMN_TEXT, false, "of numbers" },
 	{ "LIVE", "live", COLUMN_TEXT, true, "whether `memctl tune` may change it" },
 	{ "MIN", "min", COLUMN_TEXT, false, "the least that is accepted" },
 	{ "MAX", "max", COLUMN_TEXT, false, "the most that is accepted" },
@@ -158,13 +159,45 @@ int run_config_show(struct cli *c, char **arguments, unsigned n)
 	return ask_and_show(c, "org.memctl.ShowConfig", "settings", config_columns);
 }
 
-int run_tune(struct cli *c, char **arguments, unsigned n)
+const struct column tune_columns[] = {
+	{ "SETTING", "name", COLUMN_TEXT, true, "as in the configuration file" },
+	{ "VALUE", "value", COLUMN_TEXT, true, "in force now" },
+	{ "DEFAULT", "default", COLUMN_TEXT, true, "without a configuration" },
+	{ "TYPE", "type", COLUMN_TEXT, false, "what kind of value" },
+	{ "UNIT", "unit", COLUMN_TEXT, true, "of numbers" },
+	{ "MIN", "min", COLUMN_TEXT, true, "the least that is accepted" },
+	{ "MAX", "max", COLUMN_TEXT, true, "the most that is accepted" },
+	{ "LIVE", "live", COLUMN_TEXT, true, "whether it can be changed while memctld runs" },
+	{ "HELP", "help", COLUMN_TEXT, true, "what it does" },
+	{ NULL },
+};
+
+static int show_settings(struct cli *c, const char *setting)
 {
-	const char *pairs[][2] = { { "setting", arguments[0] }, { "value", arguments[1] }, { NULL } };
 	struct value *reply;
 	int r;
 
-	(void)n;
+	r = cli_ask(c, "org.memctl.ShowConfig", NULL, &reply);
+	if (r)
+		return r;
+	if (setting && !value_keep(reply, "settings", "name", setting)) {
+		cli_error("there is no setting \"%s\"; memctl tune lists them", setting);
+		r = EXIT_NOT_FOUND;
+	} else {
+		r = c->json ? cli_print_json(reply) : cli_print_table(c, tune_columns, value_at(reply, "settings"));
+	}
+	value_close(reply);
+	return r;
+}
+
+int run_tune(struct cli *c, char **arguments, unsigned n)
+{
+	const char *pairs[][2] = { { "setting", n ? arguments[0] : NULL }, { "value", n > 1 ? arguments[1] : NULL }, { NULL } };
+	struct value *reply;
+	int r;
+
+	if (n < 2)
+		return show_settings(c, pairs[0][1]);
 	r = cli_ask(c, "org.memctl.Tune", pairs, &reply);
 	if (r)
 		return r;

@@ -182,6 +182,19 @@ char *value_parameters(const char *const pairs[][2])
 	return text;
 }
 
+size_t value_keep(struct value *j, const char *array, const char *key, const char *text)
+{
+	json_t *items = json_object_get((json_t *)j, array);
+
+	for (size_t i = json_array_size(items); i > 0; i--) {
+		const char *has = json_string_value(json_object_get(json_array_get(items, i - 1), key));
+
+		if (!has || strcmp(has, text))
+			json_array_remove(items, i - 1);
+	}
+	return json_array_size(items);
+}
+
 void value_print_string(FILE *f, const char *text)
 {
 	json_t *s = json_string(text);

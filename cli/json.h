@@ -38,6 +38,9 @@ void value_each(const struct value *j, void (*fn)(const char *key, const struct 
 /* Append the items of `more`'s array of that name to ours: a reply that came in several parts. */
 int value_extend(struct value *j, const char *array, const struct value *more);
 
+/* Leave in our array of that name only items whose member `key` is this text.  How many that are. */
+size_t value_keep(struct value *j, const char *array, const char *key, const char *text);
+
 void value_set_u64(struct value *j, const char *key, uint64_t n);
 
 /* Print a reply as the documented JSON of the CLI: its members, with "schema" first. */

@@ -13,6 +13,21 @@ const struct command commands[] = {
 	{ "vm list", "", 0, 0, "all VMs with their memory (also: vm ls)", NULL, vm_list_columns, run_vm_list },
 	{ "vm show", "VM", 1, 1, "one VM: its memory on three levels, resources, faults, leases", NULL, NULL,
 		run_vm_show },
+	{ "vm set", "VM --RESOURCE VALUE ...", 1, 1, "change a VM's resources while it runs: all that is named, or nothing",
+		"  --reservation SIZE     guaranteed to it: 512M, or 40% of its size; none\n"
+		"  --limit SIZE           never more than this: 512M, or 40% of its size; none\n"
+		"  --shares SHARES        weight when memory is short: low, normal, high, or a number\n"
+		"  --balloon-max SIZE     the most that its balloon may hold: 512M, or 40% of its size; 0; default (CtlMaxPercent)\n"
+		"  --sharing WITH         what it was registered with, or less: zero, off; what is shared stays so until it is written to\n"
+		"  --stall-budget PART    the part of the time that its guest may wait for pages before it is spared: 3%; none;\n"
+		"                         default (StallBudget)\n"
+		"Refused with the numbers (exit code 2) if the arena cannot guarantee the reservation, or the disk has no room for\n"
+		"what is not reserved.  Kept over restarts of memctld.", NULL, run_vm_set },
+	{ "vm page-in", "VM [--rate SIZE] [--wait] [--stop]", 1, 1, "bring back what of a VM is compressed or swapped",
+		"In the background, while more memory is free than reclaim's goal; `vm show` says what is left.\n"
+		"--rate   so much a second, like 64M (without: as fast as it goes)\n"
+		"--wait   until all is back; interrupted, it goes on all the same\n"
+		"--stop   end one that is under way", NULL, run_vm_page_in },
 	{ "vm rm", "VM", 1, 1, "end a VM: its leases, frames and swap are taken back",
 		"The emulator is treated as if it had died: what it had in memory is lost, and its threads\n"
 		"wait at the next page that is not resident.", NULL, run_vm_rm },
@@ -22,6 +37,8 @@ const struct command commands[] = {
 	{ "vm pmap", "VM [GPA[+LEN]]", 1, 2, "where a VM's pages are, in runs of equal state",
 		"GPA and LEN are guest-physical, like 0x100000+64KiB; without LEN one page, without both everything.",
 		vm_pmap_columns, run_vm_pmap },
+	{ "explain", "VM", 1, 1, "why a VM is asked for memory, or is not; what was asked of it lately",
+		"--json has all numbers that the last plan looked at and decided.", explain_columns, run_explain },
 	{ "stat", "[VM] [-w SEC] [-c COUNT]", 0, 1, "levels, and rates per second, a line an interval",
 		"Without -w one line, measured over one second.  With -w lines until interrupted, or COUNT of them.\n"
 		"--json prints one object a line.", stat_columns, run_stat },
@@ -45,8 +62,8 @@ const struct command commands[] = {
 		"the state of the one that runs.  Needs systemd, or memctld --supervise.", NULL, run_daemon_upgrade },
 	{ "config show", "", 0, 0, "the settings in force", NULL, config_columns, run_config_show },
 	{ "run", "[OPTIONS] -- COMMAND", 0, 0, "run an emulator on a lease", run_details, NULL, run_run },
-	{ "tune", "SETTING VALUE", 2, 2, "change a live setting until the daemon restarts",
-		"`memctl config show` says which settings are live.", NULL, run_tune },
+	{ "tune", "[SETTING [VALUE]]", 0, 2, "change a live setting until the daemon restarts; or show it, or all of them",
+		"Without a value: what it is, which values it may have, and what it does.", tune_columns, run_tune },
 	{ "catalogue", "", 0, 0, "what each number means", NULL, catalogue_columns, run_catalogue },
 	{ "version", "", 0, 0, "versions of memctl and libmemctl", NULL, NULL, run_version },
 	{ "help", "[COMMAND]", 0, 2, "this, or a command's own help", NULL, NULL, run_help },
@@ -64,7 +81,7 @@ static const char options_help[] =
 	"  --bytes            sizes in bytes, times in nanoseconds\n"
 	"  -w SEC, -c COUNT   stat: the interval, and how many lines\n"
 	"  --force            daemon stop: leave VMs behind for which there is no memory\n"
-	"  --wait             daemon stop: wait until there is\n"
+	"  --wait             daemon stop: wait until there is; vm page-in: until all is back\n"
 	"  -h, --help         help, also of a command\n";
 
 static const char exit_help[] =
@@ -151,7 +168,8 @@ int run_version(struct cli *c, char **arguments, unsigned n)
 	return EXIT_OK;
 }
 
-enum { OPT_JSON = 256, OPT_SOCKET, OPT_TIMEOUT, OPT_RAW, OPT_NOHEADINGS, OPT_BYTES, OPT_FORCE, OPT_WAIT };
+enum { OPT_JSON = 256, OPT_SOCKET, OPT_TIMEOUT, OPT_RAW, OPT_NOHEADINGS, OPT_BYTES, OPT_FORCE, OPT_WAIT, OPT_RATE, OPT_STOP,
+	OPT_SET };
 
 static const struct option long_options[] = {
 	{ "json", no_argument, NULL, OPT_JSON },
@@ -162,6 +180,15 @@ static const struct option long_options[] = {
 	{ "bytes", no_argument, NULL, OPT_BYTES },
 	{ "force", no_argument, NULL, OPT_FORCE },
 	{ "wait", no_argument, NULL, OPT_WAIT },
+	{ "rate", required_argument, NULL, OPT_RATE },
+	{ "stop", no_argument, NULL, OPT_STOP },
+	/* in the order of vm_settings */
+	{ "reservation", required_argument, NULL, OPT_SET },
+	{ "limit", required_argument, NULL, OPT_SET + 1 },
+	{ "shares", required_argument, NULL, OPT_SET + 2 },
+	{ "balloon-max", required_argument, NULL, OPT_SET + 3 },
+	{ "sharing", required_argument, NULL, OPT_SET + 4 },
+	{ "stall-budget", required_argument, NULL, OPT_SET + 5 },
 	{ "output", required_argument, NULL, 'o' },
 	{ "watch", required_argument, NULL, 'w' },
 	{ "count", required_argument, NULL, 'c' },
@@ -186,6 +213,10 @@ static int parse_option(struct cli *c, int option, bool *ret_help)
 {
 	double number;
 
+	if (option >= OPT_SET && option < OPT_SET + VM_SETTINGS) {
+		c->set[option - OPT_SET] = optarg;
+		return 0;
+	}
 	switch (option) {
 	case OPT_JSON:
 		c->json = true;
@@ -212,6 +243,12 @@ static int parse_option(struct cli *c, int option, bool *ret_help)
 		return 0;
 	case OPT_WAIT:
 		c->wait = true;
+		return 0;
+	case OPT_RATE:
+		c->rate = optarg;
+		return 0;
+	case OPT_STOP:
+		c->stop = true;
 		return 0;
 	case 'o':
 		c->style.columns = optarg;
@@ -251,10 +288,19 @@ static int run(struct cli *c, const struct command *command, char **arguments, u
 		cli_error("-w and -c belong to `memctl stat`");
 		return EXIT_USAGE;
 	}
-	if ((c->force || c->wait) && command->run != run_daemon_stop) {
-		cli_error("--force and --wait belong to `memctl daemon stop`");
+	if ((c->force || c->wait) && command->run != run_daemon_stop && (c->force || command->run != run_vm_page_in)) {
+		cli_error("--force belongs to `memctl daemon stop`, --wait to that and to `memctl vm page-in`");
 		return EXIT_USAGE;
 	}
+	if ((c->rate || c->stop) && command->run != run_vm_page_in) {
+		cli_error("--rate and --stop belong to `memctl vm page-in`");
+		return EXIT_USAGE;
+	}
+	for (unsigned i = 0; i < VM_SETTINGS; i++)
+		if (c->set[i] && command->run != run_vm_set) {
+			cli_error("%s belongs to `memctl vm set`", vm_settings[i].option);
+			return EXIT_USAGE;
+		}
 	return command->run(c, arguments, n);
 }
 

@@ -2,10 +2,11 @@
  *
  * The lease belongs to the emulator: the preload library in it speaks to memctld, and when it ends, however
  * that may be, memctld takes the memory back.  So this parent holds nothing that could be lost with it.  It
- * hands on signals and the exit code, restores the terminal if the emulator was killed in raw mode, and says
- * so if the emulator does not ask for memory. */
+ * hands on signals and the exit code, restores the terminal if the emulator was killed in raw mode, says
+ * so if the emulator does not ask for memory, and asks QEMU's balloon for what memctld wants (run_balloon.c). */
 #include "cli/cli.h"
 #include "cli/run.h"
+#include "cli/run_balloon.h"
 #include "cli/units.h"
 
 #include <errno.h>
@@ -44,6 +45,8 @@ const char run_details[] =
         "  --limit SIZE         never more host memory than this\n"
         "  --shares N           its weight when memory is short (default 10 per MiB)\n"
         "  --sharing MODE       off, zero, vm, group:NAME\n"
+        "  --balloon-max SIZE   the most that its balloon may hold: 512M, 40%; 0: it has none\n"
+        "  --stall-budget PART  the part of the time that it may wait for pages before others give instead: 3%\n"
         "  --swap-dir DIR       one that memctld's configuration allows\n"
         "How:\n"
         "  --memfd-name NAME    which of the program's memfds is guest memory (default memory-backend-memfd, "
@@ -53,7 +56,10 @@ const char run_details[] =
         "  --user-mode          go on where userfaultfd is permitted for user mode only; right only for "
         "emulators\n"
         "                       without KVM, disks and networks\n"
-        "  --no-balloon, --no-qmp   leave these out of QEMU's command line\n"
+        "  --no-balloon         no balloon in QEMU's command line; one that is there is not asked for memory\n"
+        "  --no-qmp             no QMP socket, and none by which the balloon is asked for memory: the guest then "
+        "gives\n"
+        "                       what it reports as free, and nothing on demand\n"
         "  --print              print the command and its environment instead, for use by hand\n"
         "\n"
         "Signals sent to memctl reach the command; its exit code is memctl's (128+N after signal N, 127: not "
@@ -77,6 +83,8 @@ enum {
 	OPT_SHARES,
 	OPT_SHARING,
 	OPT_SWAP_DIR,
+	OPT_BALLOON_MAX,
+	OPT_STALL_BUDGET,
 	OPT_MEMFD_NAME,
 	OPT_FD,
 	OPT_USER_MODE,
@@ -94,6 +102,8 @@ static const struct option options[] = {
 	{ "shares", required_argument, NULL, OPT_SHARES },
 	{ "sharing", required_argument, NULL, OPT_SHARING },
 	{ "swap-dir", required_argument, NULL, OPT_SWAP_DIR },
+	{ "balloon-max", required_argument, NULL, OPT_BALLOON_MAX },
+	{ "stall-budget", required_argument, NULL, OPT_STALL_BUDGET },
 	{ "memfd-name", required_argument, NULL, OPT_MEMFD_NAME },
 	{ "fd", required_argument, NULL, OPT_FD },
 	{ "user-mode", no_argument, NULL, OPT_USER_MODE },
@@ -108,7 +118,7 @@ static const struct option options[] = {
 struct request {
 	struct run run;
 	uint64_t reservation, limit, shares;
-	const char *sharing, *swap_dir, *memfd_name;
+	const char *sharing, *swap_dir, *memfd_name, *balloon_max, *stall_budget;
 	int fd; /* -1: none */
 	bool user_mode, print, help;
 };
@@ -178,6 +188,12 @@ static int parse_one(struct cli *c, struct request *q, int option)
 		return parse_whole("--shares", UINT32_MAX, &q->shares);
 	case OPT_SHARING:
 		q->sharing = optarg;
+		return 0;
+	case OPT_BALLOON_MAX:
+		q->balloon_max = optarg;
+		return 0;
+	case OPT_STALL_BUDGET:
+		q->stall_budget = optarg;
 		return 0;
 	case OPT_SWAP_DIR:
 		q->swap_dir = optarg;
@@ -358,6 +374,8 @@ static int set_environment(const struct cli *c, const struct request *q)
 	error |= put_number(p, "MEMCTL_VM_SHARES", q->shares);
 	error |= put_text(p, "MEMCTL_VM_SHARING", q->sharing);
 	error |= put_text(p, "MEMCTL_VM_SWAP_DIR", q->swap_dir);
+	error |= put_text(p, "MEMCTL_VM_BALLOON_MAX", q->balloon_max);
+	error |= put_text(p, "MEMCTL_VM_STALL_BUDGET", q->stall_budget);
 	error |= put_text(p, "MEMCTL_MEMFD_NAME", q->memfd_name);
 	error |= put_number(p, "MEMCTL_FD", q->fd >= 0 ? (uint64_t)q->fd : 0);
 	error |= put_text(p, "MEMCTL_USER_MODE", q->user_mode ? "1" : NULL);
@@ -441,8 +459,25 @@ static int exit_of(int status)
 	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
-static int start_and_stay(struct cli *c, const struct run *r)
+/* QEMU's end is the child's alone now, or its death would not be noticed. */
+static struct run_balloon *start_agent(const struct cli *c, struct run *r)
 {
+	struct run_balloon *agent = NULL;
+	int error;
+
+	if (r->agent_fds[0] < 0)
+		return NULL;
+	close(r->agent_fds[1]);
+	error = run_balloon_start(c->socket, r->name, r->agent_fds[0], &agent);
+	if (error < 0)
+		cli_error("%s: its balloon is not used: %s", r->name, strerror(-error));
+	r->agent_fds[0] = r->agent_fds[1] = -1;
+	return agent;
+}
+
+static int start_and_stay(struct cli *c, struct run *r)
+{
+	struct run_balloon *agent;
 	struct termios terminal;
 	bool has_terminal = !tcgetattr(STDIN_FILENO, &terminal);
 	sigset_t set, old;
@@ -463,7 +498,9 @@ static int start_and_stay(struct cli *c, const struct run *r)
 		cli_error("%s: %s", r->words[0], strerror(errno));
 		_exit(errno == ENOENT ? EXEC_NOT_FOUND : EXEC_FAILED);
 	}
+	agent = start_agent(c, r);
 	status = stay(c, r, child, &set);
+	run_balloon_stop(agent);
 	/* Killed, it has left the terminal as it was, raw perhaps. */
 	if (has_terminal && WIFSIGNALED(status) && tcgetpgrp(STDIN_FILENO) == getpgrp())
 		tcsetattr(STDIN_FILENO, TCSANOW, &terminal);
@@ -509,7 +546,7 @@ static int go(struct cli *c, struct request *q)
 
 int run_run(struct cli *c, char **words, unsigned n)
 {
-	struct request q = { .fd = -1 };
+	struct request q = { .fd = -1, .run.agent_fds = { -1, -1 } };
 	int code = parse(c, &q, words, n);
 
 	if (q.help && !code)

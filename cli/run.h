@@ -12,6 +12,7 @@ struct run {
 	char **words; /* the command, ended by NULL; owned, as the words are */
 	unsigned n;
 	char qmp_path[108]; /* "": the command has a QMP socket of its own, or none */
+	int agent_fds[2];   /* a QMP connection for the balloon's agent: its end and QEMU's; -1: none */
 };
 
 /* Insert words at a place of the command. -ENOMEM. */

@@ -3,10 +3,12 @@
  *	-m SIZE					if there is none; else it says what --mem is
  *	-object memory-backend-memfd,id=memctl0,size=SIZE,share=on
  *	-machine memory-backend=memctl0		QEMU merges it with a -machine or -M that is there
- *	-device virtio-balloon-pci,free-page-reporting=on
- *						the guest tells what it has freed, and gets no command
+ *	-device virtio-balloon-pci,free-page-reporting=on,deflate-on-oom=on
+ *						the guest tells what it has freed; and gives what is asked
+ *						for, as long as it can do without
  *	-chardev socket,fd=N			to ask QEMU things (QMP); we make the socket, because QEMU may
  *	-mon chardev=...,mode=control		be another user; not for one that daemonizes and outlives us
+ *	the same once more			for the balloon's agent (run_balloon.c): a monitor has one client
  *	-serial mon:stdio			where -nographic stands for it: a -mon ends QEMU's defaults
  *
  * The refusals here come early and name the option; the preload library refuses the same once more when it
@@ -16,6 +18,7 @@
 #include "cli/units.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -298,6 +301,14 @@ static int open_qmp(struct run *r)
 	return -ENOENT;
 }
 
+/* A QMP connection with the agent at our end of it. -errno */
+static int pair_agent(struct run *r)
+{
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, r->agent_fds) < 0)
+		return -errno;
+	return fcntl(r->agent_fds[1], F_SETFD, 0) < 0 ? -errno : 0;
+}
+
 static int append(struct run *r, const char *option, const char *value)
 {
 	return run_insert(r, r->n, 2, (const char *const[]){ option, value });
@@ -305,6 +316,7 @@ static int append(struct run *r, const char *option, const char *value)
 
 static int add(struct run *r, unsigned at, const struct found *f)
 {
+	bool new_balloon = !f->balloon && !r->no_balloon && has_pci(r, at, f->machine);
 	char text[192];
 	int error = 0;
 
@@ -318,8 +330,9 @@ static int add(struct run *r, unsigned at, const struct found *f)
 		error |= append(r, "-object", text);
 		error |= append(r, "-machine", "memory-backend=memctl0");
 	}
-	if (!f->balloon && !r->no_balloon && has_pci(r, at, f->machine))
-		error |= append(r, "-device", "virtio-balloon-pci,id=memctl-balloon,free-page-reporting=on");
+	if (new_balloon)
+		error |= append(r, "-device",
+		        "virtio-balloon-pci,id=memctl-balloon,free-page-reporting=on,deflate-on-oom=on");
 	if (!f->qmp && !r->no_qmp && !f->daemonizes) {
 		int fd = open_qmp(r);
 
@@ -332,6 +345,15 @@ static int add(struct run *r, unsigned at, const struct found *f)
 		error |= append(r, "-mon", "chardev=memctl-qmp,mode=control");
 		if (f->nographic && !f->own_consoles)
 			error |= append(r, "-serial", "mon:stdio");
+	}
+	if ((new_balloon || (f->balloon && !r->no_balloon)) && !r->no_qmp && !f->daemonizes) {
+		if (pair_agent(r) < 0) {
+			cli_error("no QMP connection for the balloon: %s", strerror(errno));
+			return EXIT_SYSTEM;
+		}
+		snprintf(text, sizeof text, "socket,id=memctl-agent,fd=%d", r->agent_fds[1]);
+		error |= append(r, "-chardev", text);
+		error |= append(r, "-mon", "chardev=memctl-agent,mode=control");
 	}
 	if (error) {
 		cli_error("out of memory");

@@ -21,6 +21,15 @@ const struct column stat_columns[] = {
 	{ "SWAPPED", "swapped_bytes", COLUMN_BYTES, true, "guest pages in swap files" },
 	{ "SHRD", "shared_bytes", COLUMN_BYTES, false, "guest pages that are shared" },
 	{ "SHRDSVD", "saved_bytes", COLUMN_BYTES, false, "what sharing saves" },
+	{ "SZTGT", "target_bytes", COLUMN_BYTES, false, "what should be charged at most" },
+	{ "TCHD", "active_bytes", COLUMN_BYTES, false, "guest memory in use, by samples" },
+	{ "MCTLSZ", "ballooned_bytes", COLUMN_BYTES, false, "in balloons" },
+	{ "MCTLTGT", "balloon_target_bytes", COLUMN_BYTES, false, "what balloons should hold" },
+	{ "MCTLMAX", "balloon_max_bytes", COLUMN_BYTES, false, "the most they may hold" },
+	{ "PAGEIN", "page_in_left_bytes", COLUMN_BYTES, false, "what vm page-in has still to bring back" },
+	{ "INFL/s", "inflated_pages", COLUMN_RATE, false, "pages that balloons took" },
+	{ "DEFL/s", "deflated_pages", COLUMN_RATE, false, "pages that they gave back" },
+	{ "PGIN/s", "paged_in_pages", COLUMN_RATE, false, "pages brought back by vm page-in" },
 	{ "FZERO/s", "faults_zero", COLUMN_RATE, true, "faults served with a zero page" },
 	{ "FCOMPR/s", "faults_compressed", COLUMN_RATE, true, "faults served from the compression cache" },
 	{ "FSWAP/s", "faults_swapped", COLUMN_RATE, true, "faults served from a swap file" },
@@ -34,10 +43,13 @@ const struct column stat_columns[] = {
 	{ "SWIN/s", "swap_in_pages", COLUMN_RATE, false, "pages read from swap files" },
 	{ "REFLT/s", "refault_pages", COLUMN_RATE, false, "evicted pages that were needed again" },
 	{ "WAITS/s", "frame_waits", COLUMN_RATE, false, "faults that found the arena full" },
+	{ "%LAT_M", "stall_wall_ns", COLUMN_RATE, false, "time in which some thread of a guest waited for pages, percent; summed over the VMs" },
 	{ "STALL%", "stall_ns", COLUMN_RATE, true, "time that guest threads waited for pages, percent of one" },
 	{ NULL },
 };
+/* Times: their growth is a percentage of the time that has passed. */
 #define STALL_PERCENT "stall_ns"
+#define LAT_PERCENT   "stall_wall_ns"
 
 struct sample {
 	double seconds;
@@ -82,7 +94,7 @@ static double rate(const struct column *column, uint64_t before, uint64_t after,
 {
 	double delta = after > before ? (double)(after - before) : 0;
 
-	if (!strcmp(column->field, STALL_PERCENT))
+	if (!strcmp(column->field, STALL_PERCENT) || !strcmp(column->field, LAT_PERCENT))
 		return delta / 1e7 / seconds;
 	return delta / seconds;
 }

@@ -5,7 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum column_kind { COLUMN_TEXT, COLUMN_BYTES, COLUMN_COUNT, COLUMN_NS, COLUMN_HEX, COLUMN_RATE };
+enum column_kind { COLUMN_TEXT, COLUMN_BYTES, COLUMN_COUNT, COLUMN_NS, COLUMN_HEX, COLUMN_RATE, COLUMN_PERMILLE,
+	COLUMN_TIME };	/* Unix time in milliseconds */
 
 struct column {
 	const char *name;	/* heading, and what -o takes */

@@ -23,6 +23,19 @@ const struct column vm_list_columns[] = {
 	{ "COWH", "break_pages", COLUMN_COUNT, false, "writes to shared pages, since it came" },
 	{ "CNSM", "consumed_bytes", COLUMN_BYTES, false, "host memory that it costs: charged and its part of the shared" },
 	{ "ZERO", "zero_bytes", COLUMN_BYTES, false, "guest pages never touched, or all zero" },
+	{ "SZTGT", "target_bytes", COLUMN_BYTES, false, "what it should be charged at most, as things are" },
+	{ "TCHD", "active_bytes", COLUMN_BYTES, false, "guest memory in use, by samples" },
+	{ "%ACTV", "active_pct", COLUMN_COUNT, false, "the same as a part of its size" },
+	{ "%ACTVS", "active_slow_pct", COLUMN_COUNT, false, "part in use, slow moving average" },
+	{ "%ACTVF", "active_fast_pct", COLUMN_COUNT, false, "part in use, fast moving average" },
+	{ "%ACTVN", "active_next_pct", COLUMN_COUNT, false, "the fast one with the unfinished period folded in" },
+	{ "MCTL?", "balloon_driver", COLUMN_TEXT, false, "who can be asked for memory: the guest's own driver, an agent outside, none" },
+	{ "MCTLSZ", "ballooned_bytes", COLUMN_BYTES, false, "in its balloon" },
+	{ "MCTLTGT", "balloon_target_bytes", COLUMN_BYTES, false, "what its balloon should hold" },
+	{ "MCTLMAX", "balloon_max_bytes", COLUMN_BYTES, false, "the most it may hold" },
+	{ "%LAT_M", "stall_permille", COLUMN_PERMILLE, false, "percent of the last seconds in which its guest waited for pages" },
+	{ "STALLMAX", "stall_budget", COLUMN_TEXT, false, "how much of that it may be before it is spared: its stall budget" },
+	{ "PAGEIN", "page_in_left_bytes", COLUMN_BYTES, false, "what vm page-in has still to bring back" },
 	{ "PINNED", "pinned_bytes", COLUMN_BYTES, false, "guest pages pinned by the client" },
 	{ "LOST", "lost_bytes", COLUMN_BYTES, false, "guest pages that a store could not give back" },
 	{ "OVERHEAD", "overhead_bytes", COLUMN_BYTES, false, "page maps and swap maps" },
@@ -59,6 +72,15 @@ int run_vm_list(struct cli *c, char **arguments, unsigned n)
 	return r;
 }
 
+/* What a guest says of itself, and nobody can check. */
+static void show_claims(const struct cli *c, const struct value *vm)
+{
+	cli_line(c, "    of", vm, "claims.total_bytes", COLUMN_BYTES, "that its kernel has");
+	cli_line(c, "    available", vm, "claims.available_bytes", COLUMN_BYTES, "without swapping in the guest");
+	cli_line(c, "    free", vm, "claims.free_bytes", COLUMN_BYTES, NULL);
+	cli_line(c, "    caches", vm, "claims.caches_bytes", COLUMN_BYTES, "of files");
+}
+
 /* The three levels of memory, each smaller than the one above it needs to be. */
 static void show_levels(const struct cli *c, const struct value *vm)
 {
@@ -68,6 +90,8 @@ static void show_levels(const struct cli *c, const struct value *vm)
 	free(stored);
 	puts("guest virtual memory");
 	cli_line(c, "  claimed", vm, "claimed_bytes", COLUMN_BYTES, "what the guest itself uses; a balloon tells");
+	if (value_is_object(value_at(vm, "claims")))
+		show_claims(c, vm);
 	puts("guest physical memory");
 	cli_line(c, "  size", vm, "size_bytes", COLUMN_BYTES, "the most its leases may add up to");
 	cli_line(c, "  leased", vm, "leased_bytes", COLUMN_BYTES, NULL);
@@ -75,6 +99,7 @@ static void show_levels(const struct cli *c, const struct value *vm)
 	cli_line(c, "    resident", vm, "resident_bytes", COLUMN_BYTES, "in frames");
 	cli_line(c, "    compressed", vm, "compressed_bytes", COLUMN_BYTES, remark);
 	cli_line(c, "    swapped", vm, "swapped_bytes", COLUMN_BYTES, "in the swap file");
+	cli_line(c, "    ballooned", vm, "ballooned_bytes", COLUMN_BYTES, "given by the guest itself: costs nothing");
 	cli_line(c, "    shared", vm, "shared_bytes", COLUMN_BYTES, "in a pool, one copy for all who have it");
 	cli_line(c, "    breaking", vm, "breaking_bytes", COLUMN_BYTES, "were shared, are written to");
 	cli_line(c, "    lost", vm, "lost_bytes", COLUMN_BYTES, "that a store could not give back");
@@ -91,8 +116,36 @@ static void show_levels(const struct cli *c, const struct value *vm)
 	cli_line(c, "  limit", vm, value_u64(vm, "limit_bytes", 0) ? "limit_bytes" : "none", COLUMN_BYTES,
 		"never more");
 	cli_line(c, "  shares", vm, "shares", COLUMN_COUNT, "weight when memory is short");
+	cli_line(c, "  stall budget", vm, "stall_budget", COLUMN_TEXT, "of the time that its guest may wait for pages; default: StallBudget");
 	cli_line(c, "  swap file", vm, "swap_size_bytes", COLUMN_BYTES, "set aside");
 	cli_line(c, "  pinned", vm, "pinned_bytes", COLUMN_BYTES, "by the client");
+}
+
+static void show_use(const struct cli *c, const struct value *vm)
+{
+	char *percent = cli_cell(c, vm, "active_pct", COLUMN_COUNT), remark[96];
+
+	snprintf(remark, sizeof remark, "TCHD: %s %% of its size, %s", percent ? percent : "-", value_u64(vm, "active_estimated", 0) ?
+		"guessed from its faults: its library does not answer" : "by samples");
+	free(percent);
+	puts("use");
+	cli_line(c, "  active", vm, "active_bytes", COLUMN_BYTES, remark);
+	cli_line(c, "  slow average", vm, "active_slow_pct", COLUMN_COUNT, "percent in use (%ACTVS)");
+	cli_line(c, "  fast average", vm, "active_fast_pct", COLUMN_COUNT, "percent in use (%ACTVF)");
+	cli_line(c, "  with this period", vm, "active_next_pct", COLUMN_COUNT, "percent in use (%ACTVN)");
+	cli_line(c, "  target", vm, "target_bytes", COLUMN_BYTES, value_u64(vm, "blocked", 0) ?
+		"SZTGT; it is above that, and its new pages wait" : "what it should be charged at most, as things are (SZTGT)");
+	cli_line(c, "  guest waited", vm, "stall_permille", COLUMN_PERMILLE, "percent of the last seconds, for pages (%LAT_M)");
+}
+
+static void show_balloon(const struct cli *c, const struct value *vm)
+{
+	puts("balloon");
+	cli_line(c, "  driver", vm, "balloon_driver", COLUMN_TEXT, "who can be asked: the guest's own, an agent outside, none (MCTL?)");
+	cli_line(c, "  holds", vm, "ballooned_bytes", COLUMN_BYTES, "MCTLSZ");
+	cli_line(c, "  should hold", vm, "balloon_target_bytes", COLUMN_BYTES, "MCTLTGT");
+	cli_line(c, "  at most", vm, "balloon_max_bytes", COLUMN_BYTES, "MCTLMAX");
+	cli_line(c, "  touched", vm, "balloon_touched_pages", COLUMN_COUNT, "pages that left it because they were used");
 }
 
 static void show_sharing(const struct cli *c, const struct value *vm)
@@ -146,6 +199,9 @@ static int show(struct cli *c, const struct value *vm)
 	if (*trouble)
 		printf("TROUBLE: %s\n", trouble);
 	show_levels(c, vm);
+	show_use(c, vm);
+	if (strcmp(value_str(vm, "balloon_driver"), "none") || value_u64(vm, "ballooned_peak_bytes", 0))
+		show_balloon(c, vm);
 	if (strcmp(value_str(vm, "sharing"), "off"))
 		show_sharing(c, vm);
 	puts("faults");
@@ -153,6 +209,10 @@ static int show(struct cli *c, const struct value *vm)
 	cli_line(c, "  stalled", vm, "stall_ns", COLUMN_NS, "guest threads waited, summed");
 	cli_line(c, "  evicted pages", vm, "evicted_pages", COLUMN_COUNT, NULL);
 	cli_line(c, "  needed again", vm, "refault_pages", COLUMN_COUNT, NULL);
+	cli_line(c, "  for its own limit", vm, "reclaim_limit_pages", COLUMN_COUNT, "of the evicted");
+	cli_line(c, "  for the host", vm, "reclaim_host_pages", COLUMN_COUNT, "of the evicted");
+	if (value_u64(vm, "page_in_left_bytes", 0))
+		cli_line(c, "  to be paged in", vm, "page_in_left_bytes", COLUMN_BYTES, "by vm page-in, which is under way");
 	if (!value_items(value_at(vm, "leases")))
 		return EXIT_OK;
 	puts("");

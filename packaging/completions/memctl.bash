@@ -2,7 +2,7 @@
 # Commands, options and columns come from memctl's own help, names from the daemon, so nothing is listed twice.
 
 _memctl_commands() {
-	memctl help 2>/dev/null | sed -n '/^Commands:/,/^$/s/^  \([a-z]\+\( [a-z]\+\)\?\).*/\1/p'
+	memctl help 2>/dev/null | sed -n '/^Commands:/,/^$/s/^  \([a-z]\+\( [a-z-]\+\)\?\).*/\1/p'
 }
 
 # The words of the line that are no options and no values of options.
@@ -12,7 +12,7 @@ _memctl_words() {
 		word=${COMP_WORDS[i]}
 		if [[ $skip ]]; then
 			skip=
-		elif [[ $word == -[owc] || $word == --socket || $word == --timeout ]]; then
+		elif [[ $word == -[owc] || $word =~ ^--(socket|timeout|rate|reservation|limit|shares|balloon-max|sharing|stall-budget)$ ]]; then
 			skip=1
 		elif [[ $word != -* ]]; then
 			printf '%s\n' "$word"
@@ -31,19 +31,25 @@ _memctl() {
 		;;
 	-o)
 		list=$(memctl help "${words[@]:0:2}" 2>/dev/null || memctl help "${words[0]}" 2>/dev/null)
-		list=$(sed -n 's/^  [* ] \([A-Z][^ ]*\) .*/\1/p' <<<"$list")
+		list=$(sed -n 's/^  [* ] \([A-Z%][^ ]*\) .*/\1/p' <<<"$list")
 		;;
-	--timeout | -w | -c) return ;;
+	--shares) list='low normal high' ;;
+	--sharing) list='off zero vm group:' ;;
+	--stall-budget | --balloon-max) list='default' ;;
+	--reservation | --limit) list='none' ;;
+	--timeout | --rate | -w | -c) return ;;
 	*)
 		case "$current:${words[*]}" in
 		-*:run*) list=$(memctl help run 2>/dev/null | sed -n '/^The VM:/,/^$/s/^  \(--.*\)/\1/p' | grep -o -e '--[a-z-]*') ;;
+		-*:vm\ set*) list='--reservation --limit --shares --balloon-max --sharing --stall-budget' ;;
+		-*:vm\ page-in*) list='--rate --wait --stop' ;;
 		-*) list='--json --socket --timeout --raw --noheadings --bytes --force --wait --help -o -w -c' ;;
 		*:) list=$(_memctl_commands | cut -d' ' -f1 | sort -u) ;;
 		*:vm | *:config | *:share | *:daemon | *:help\ vm | *:help\ config | *:help\ share | *:help\ daemon)
 			list=$(_memctl_commands | sed -n "s/^${words[-1]} //p")
 			;;
 		*:help) list=$(_memctl_commands | cut -d' ' -f1 | sort -u) ;;
-		*:vm\ show | *:vm\ rm | *:vm\ release | *:vm\ pmap | *:share\ top | *:share\ scan | *:stat | *:audit)
+		*:vm\ show | *:vm\ set | *:vm\ page-in | *:vm\ rm | *:vm\ release | *:explain | *:vm\ pmap | *:share\ top | *:share\ scan | *:stat | *:audit)
 			list=$(memctl vm list --raw --noheadings -o NAME 2>/dev/null)
 			;;
 		*:tune) list=$(memctl config show --raw --noheadings -o SETTING,LIVE 2>/dev/null | sed -n 's/[[:space:]]yes$//p') ;;

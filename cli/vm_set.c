@@ -1,0 +1,107 @@
+/* What an operator does to a VM that runs: its resources, and what comes back of it. */
+#include "cli/cli.h"
+#include "cli/units.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+const struct vm_setting vm_settings[VM_SETTINGS] = {
+	{ "--reservation", "reservation" }, { "--limit", "limit" }, { "--shares", "shares" }, { "--balloon-max", "balloon_max" },
+	{ "--sharing", "sharing" }, { "--stall-budget", "stall_budget" },
+};
+
+int run_vm_set(struct cli *c, char **arguments, unsigned n)
+{
+	const char *pairs[VM_SETTINGS + 2][2] = { { "vm", arguments[0] } };
+	struct value *reply;
+	unsigned given = 1;
+	int r;
+
+	(void)n;
+	for (unsigned i = 0; i < VM_SETTINGS; i++) {
+		if (!c->set[i])
+			continue;
+		if (!*c->set[i]) {
+			cli_error("%s: a value is missing", vm_settings[i].option);
+			return EXIT_USAGE;
+		}
+		pairs[given][0] = vm_settings[i].field;
+		pairs[given++][1] = c->set[i];
+	}
+	if (given == 1) {
+		cli_error("nothing to set; see memctl help vm set");
+		return EXIT_USAGE;
+	}
+	r = cli_ask(c, "org.memctl.SetVm", pairs, &reply);
+	if (r)
+		return r;
+	if (c->json)
+		r = cli_print_json(reply);
+	value_close(reply);
+	return r;
+}
+
+/* Until none is under way any more. */
+static int wait_for_page_in(struct cli *c, const char *vm)
+{
+	static const struct timespec pause = { .tv_nsec = 200000000 };
+	const char *pairs[][2] = { { "vm", vm }, { NULL } };
+
+	for (;;) {
+		struct value *reply;
+		uint64_t left;
+		int r;
+
+		r = cli_ask(c, "org.memctl.ShowVm", pairs, &reply);
+		if (r)
+			return r;
+		left = value_u64(reply, "vm.page_in_left_bytes", 0);
+		value_close(reply);
+		if (!left)
+			return EXIT_OK;
+		nanosleep(&pause, NULL);
+	}
+}
+
+int run_vm_page_in(struct cli *c, char **arguments, unsigned n)
+{
+	const char *pairs[][2] = { { "vm", arguments[0] }, { NULL }, { NULL } };
+	struct value *reply;
+	uint64_t rate;
+	char text[32], size[32];
+	int r;
+
+	(void)n;
+	if (c->stop && (c->rate || c->wait)) {
+		cli_error("--stop goes with neither --rate nor --wait");
+		return EXIT_USAGE;
+	}
+	if (c->rate) {
+		if (units_parse_size(c->rate, strlen(c->rate), &rate) < 0 || !rate || rate > INT64_MAX) {
+			cli_error("--rate: \"%s\" is no size like 64M", c->rate);
+			return EXIT_USAGE;
+		}
+		snprintf(text, sizeof text, "%" PRIu64, rate);
+		pairs[1][0] = "#rate";
+		pairs[1][1] = text;
+	}
+	if (c->stop) {
+		pairs[1][0] = "?stop";
+		pairs[1][1] = "yes";
+	}
+	r = cli_ask(c, "org.memctl.PageIn", pairs, &reply);
+	if (r)
+		return r;
+	if (c->wait)
+		r = wait_for_page_in(c, arguments[0]);
+	if (!r && c->json) {
+		r = cli_print_json(reply);
+	} else if (!r) {
+		units_size(value_u64(reply, "pages", 0) * 4096, size);
+		printf(c->stop ? "%s were left\n" : c->wait ? "%s were to be brought back\n" : "%s to bring back\n", size);
+	}
+	value_close(reply);
+	return r;
+}
