@@ -1,14 +1,15 @@
 /* One guest of the demo: an x86-64 machine by Unicorn whose RAM is a lease.
  *
  * It loads the files of its plan into guest memory and runs the guest program (guest.S) job by job.  The
- * guest reads and writes its memory by itself; the only thing this program sees of it are the hashes that the
- * guest reports by `syscall`, which go to stdout, to the oracle.
+ * guest reads and writes its memory by itself; what this program sees of it are the hashes that the
+ * guest reports by `syscall`, which go to stdout, to the oracle; and the pages that its balloon driver names
+ * through ports (guest.h), which go to memctld.
  *
- *	emulator [--socket S] [--sharing MODE] [--flip] NAME PLAN >RESULTS
+ *	emulator [--socket S] [--sharing MODE] [--flip] [--unkept] NAME PLAN >RESULTS
  *
  * When all jobs are done it closes stdout, and keeps its memory until its stdin ends, so that the numbers of
- * the VM can still be read.  --flip changes one bit after loading: the twin that shows that the oracle would
- * notice. */
+ * the VM can still be read.  --flip changes one bit after loading, --unkept makes the guest's driver give pages that
+ * its allocator goes on giving to others: the twins that show that the oracle would notice. */
 #include "guest.h"
 #include "plan.h"
 
@@ -28,9 +29,16 @@ struct emulator {
 	struct memctl *m;
 	struct memctl_lease *ram;
 	uc_engine *uc;
-	uc_hook hook;
+	uc_hook syscalls, ins, outs;
 	uint32_t job;
-	bool broken; /* nobody takes the results */
+	bool broken; /* nobody takes the results, or memctld the balloon's pages */
+	bool unkept;
+	uint64_t ballooned; /* pages */
+	/* named by the guest and not carried out yet; all of one kind */
+	uint64_t batch[GUEST_BATCH];
+	uint8_t refused[GUEST_BATCH];
+	unsigned n_batch, n_refused;
+	bool inflates;
 };
 
 static void put_result(struct emulator *e, uint32_t page, uint64_t value)
@@ -52,6 +60,86 @@ static void on_syscall(uc_engine *uc, void *userdata)
 	put_result(userdata, (uint32_t)page, hash);
 }
 
+/* ---- the balloon's ports ---- */
+
+static void break_off(struct emulator *e, const char *what, const struct memctl_error *error)
+{
+	fprintf(stderr, "%s: job %u: %s%s%s\n", e->name, e->job, what, error ? ": " : "", error ? error->message : "");
+	e->broken = true;
+	uc_emu_stop(e->uc);
+}
+
+static void name_page(struct emulator *e, bool inflates, uint32_t page)
+{
+	if (e->n_batch == GUEST_BATCH || (e->n_batch && e->inflates != inflates)) {
+		break_off(e, "the guest's driver names too much at once", NULL);
+		return;
+	}
+	e->inflates = inflates;
+	e->batch[e->n_batch++] = page;
+}
+
+/* How many were refused.  Those are found from the end. */
+static uint32_t commit(struct emulator *e)
+{
+	struct memctl_error error = { 0 };
+	ssize_t n;
+
+	if (e->inflates)
+		n = memctl_balloon_inflate(e->ram, e->batch, e->n_batch, e->refused, &error);
+	else
+		n = memctl_balloon_deflate(e->ram, e->batch, e->n_batch, &error);
+	if (n < 0) {
+		break_off(e, "the balloon", &error);
+		return 0;
+	}
+	e->n_refused = e->n_batch;
+	n = e->inflates ? (ssize_t)e->n_batch - n : 0;
+	e->ballooned = e->inflates ? e->ballooned + e->n_batch - (uint64_t)n : e->ballooned - e->n_batch;
+	e->n_batch = 0;
+	return (uint32_t)n;
+}
+
+static uint32_t next_refused(struct emulator *e)
+{
+	while (e->n_refused)
+		if (e->refused[--e->n_refused])
+			return e->n_refused;
+	break_off(e, "the guest's driver asks for more than was refused", NULL);
+	return 0;
+}
+
+static uint32_t on_in(uc_engine *uc, uint32_t port, int size, void *userdata)
+{
+	struct emulator *e = userdata;
+
+	(void)uc;
+	(void)size;
+	switch (port) {
+	case GUEST_PORT_TARGET:
+		return (uint32_t)(memctl_balloon_target(e->m) / PLAN_PAGE_SIZE);
+	case GUEST_PORT_COMMIT:
+		return commit(e);
+	case GUEST_PORT_REFUSED:
+		return next_refused(e);
+	default:
+		return UINT32_MAX;
+	}
+}
+
+static void on_out(uc_engine *uc, uint32_t port, int size, uint32_t value, void *userdata)
+{
+	struct emulator *e = userdata;
+	struct memctl_error error = { 0 };
+
+	(void)uc;
+	(void)size;
+	if (port == GUEST_PORT_INFLATE || port == GUEST_PORT_DEFLATE)
+		name_page(e, port == GUEST_PORT_INFLATE, value);
+	else if (port == GUEST_PORT_START && memctl_balloon_start(e->m, &error) < 0)
+		break_off(e, "the balloon", &error);
+}
+
 static int run_job(struct emulator *e, const struct plan_job *j)
 {
 	static const char *const entries[PLAN_OPS] = {
@@ -61,7 +149,13 @@ static int run_job(struct emulator *e, const struct plan_job *j)
 		[PLAN_REWRITE] = guest_rewrite,
 		[PLAN_SORT] = guest_sort,
 		[PLAN_WALK] = guest_walk,
+		[PLAN_BOOT] = guest_boot,
+		[PLAN_USE] = guest_use,
+		[PLAN_LOOK] = guest_look,
+		[PLAN_DROP] = guest_drop,
+		[PLAN_BALLOON] = guest_balloon,
 	};
+	bool heap = j->op >= PLAN_BOOT;
 	const struct {
 		int reg;
 		uint64_t value;
@@ -69,9 +163,9 @@ static int run_job(struct emulator *e, const struct plan_job *j)
 		{ UC_X86_REG_R12, j->first },
 		{ UC_X86_REG_R13, j->pages },
 		{ UC_X86_REG_R14, j->seed },
-		{ UC_X86_REG_R10, j->stride_bytes },
-		{ UC_X86_REG_R9, j->steps },
-		{ UC_X86_REG_R8, (uint64_t)GUEST_TABLE_PAGE * PLAN_PAGE_SIZE },
+		{ UC_X86_REG_R10, heap ? e->plan.heap_pages - GUEST_HEAP_TABLE_PAGES : j->stride_bytes },
+		{ UC_X86_REG_R9, heap ? e->unkept : j->steps },
+		{ UC_X86_REG_R8, (uint64_t)(heap ? e->plan.heap_first : GUEST_TABLE_PAGE) * PLAN_PAGE_SIZE },
 		{ UC_X86_REG_RBP, 0 },
 	};
 	uint64_t differing = 0;
@@ -86,6 +180,8 @@ static int run_job(struct emulator *e, const struct plan_job *j)
 			uc_strerror(err));
 		return -EIO;
 	}
+	if (j->op == PLAN_BALLOON)
+		put_result(e, PLAN_HOST_BALLOONED, e->ballooned);
 	uc_reg_read(e->uc, UC_X86_REG_RBP, &differing);
 	put_result(e, PLAN_JOB_DONE, differing);
 	return e->broken || fflush(stdout) != 0 ? -EPIPE : 0;
@@ -162,7 +258,11 @@ static int start_machine(struct emulator *e)
 			e->uc, 0, memctl_lease_size(e->ram), UC_PROT_ALL, memctl_lease_address(e->ram));
 	if (err == UC_ERR_OK)
 		err = uc_hook_add(
-			e->uc, &e->hook, UC_HOOK_INSN, (void *)on_syscall, e, 1, 0, UC_X86_INS_SYSCALL);
+			e->uc, &e->syscalls, UC_HOOK_INSN, (void *)on_syscall, e, 1, 0, UC_X86_INS_SYSCALL);
+	if (err == UC_ERR_OK)
+		err = uc_hook_add(e->uc, &e->ins, UC_HOOK_INSN, (void *)on_in, e, 1, 0, UC_X86_INS_IN);
+	if (err == UC_ERR_OK)
+		err = uc_hook_add(e->uc, &e->outs, UC_HOOK_INSN, (void *)on_out, e, 1, 0, UC_X86_INS_OUT);
 	if (err == UC_ERR_OK)
 		return 0;
 	fprintf(stderr, "%s: %s\n", e->name, uc_strerror(err));
@@ -202,6 +302,8 @@ int main(int argc, char **argv)
 	for (; i < argc && argv[i][0] == '-'; i++) {
 		if (strcmp(argv[i], "--flip") == 0)
 			flip = true;
+		else if (strcmp(argv[i], "--unkept") == 0)
+			e.unkept = true;
 		else if (strcmp(argv[i], "--socket") == 0 && i + 1 < argc)
 			socket = argv[++i];
 		else if (strcmp(argv[i], "--sharing") == 0 && i + 1 < argc)
@@ -210,7 +312,8 @@ int main(int argc, char **argv)
 			break;
 	}
 	if (argc - i != 2) {
-		fprintf(stderr, "usage: emulator [--socket S] [--sharing MODE] [--flip] NAME PLAN >RESULTS\n");
+		fprintf(stderr,
+			"usage: emulator [--socket S] [--sharing MODE] [--flip] [--unkept] NAME PLAN >RESULTS\n");
 		return 16;
 	}
 	e.name = argv[i];

@@ -6,6 +6,7 @@ import time
 
 PAGE = 4096
 DATA_PAGE = 96  # guest.h
+HEAP_TABLE_PAGES = 17  # guest.h
 DIRECTORIES = ["/usr/lib", "/usr/bin", "/usr/share", "/usr/include", "/usr/libexec"]
 
 
@@ -66,18 +67,19 @@ class Files:
 
 def write_plans(directory, guest_pages, rounds, guests=4):
     """One plan a guest; their paths.  All but the last hold mostly the same files, and some of their own; the
-    last holds mostly numbers that no compressor shortens, more than its compression cache may hold."""
+    last holds mostly numbers that no compressor shortens, more than its compression cache may hold.  At the end of each is
+    the guest's heap."""
     def part(share):
         return int(guest_pages * share) // 128 * 128
 
-    common, own, arrays = part(0.60), part(0.25), part(0.04)
+    common, own, arrays = part(0.55), part(0.20), part(0.04)
     files = Files(find_files(common + (guests - 1) * own + part(0.20)))
     shared_lines = files.place(DATA_PAGE, common)
     paths = []
     for guest in range(guests):
         incompressible = guest == guests - 1
         if incompressible:
-            n_files, random, arrays_here = part(0.14), part(0.80), part(0.02)
+            n_files, random, arrays_here = part(0.14), part(0.70), part(0.02)
             lines = Files(files.files).place(DATA_PAGE, n_files)
         else:
             n_files, random, arrays_here = common + own, part(0.05), arrays
@@ -89,6 +91,8 @@ def write_plans(directory, guest_pages, rounds, guests=4):
                             ("random", random)):
             regions.append("region %s %d %d" % (name, first, pages))
             first += pages
+        heap = part(0.10) + HEAP_TABLE_PAGES
+        regions.append("region heap %d %d" % (guest_pages - heap, heap))
         path = os.path.join(directory, "vm%d.plan" % (guest + 1))
         with open(path, "w", errors="surrogateescape") as f:
             f.write("\n".join(["guest %d %d %d %d" % (guest_pages, guest + 1, rounds, guest_pages // 2),

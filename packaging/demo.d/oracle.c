@@ -3,7 +3,7 @@
  * Theory of operation.  It reads the same plan and the same files as the emulator, and does each job in C as
  * the results of the emulator arrive on stdin: one hash a page that guest code read.  It knows neither
  * libmemctl nor Unicorn, and shares no code with the guest: the guest sorts by Shell's method in assembly,
- * the oracle by qsort.  Whatever is lost, mixed up or zeroed on the way through leases, caches and swap shows
+ * the oracle by qsort.  Which page an object of the heap lies in depends on the balloon, and is not asked; what it holds, is.  Whatever is lost, mixed up or zeroed on the way through leases, caches and swap shows
  * as another hash.
  *
  *	oracle PLAN <results		progress and the verdict on stdout, one line each:
@@ -29,7 +29,8 @@
 struct oracle {
 	struct plan plan;
 	uint64_t *memory;
-	uint64_t verified, wrong;
+	uint64_t object_seeds[GUEST_HEAP_MAX];
+	uint64_t verified, wrong, objects;
 	unsigned job;
 	bool ended;
 };
@@ -73,25 +74,31 @@ static void mix(struct oracle *o, uint32_t n, uint64_t seed, uint32_t stride_byt
 	}
 }
 
+/* The next result, which must be the one of that page. */
+static bool receive(struct oracle *o, uint32_t what, struct plan_result *ret)
+{
+	if (o->ended)
+		return false;
+	if (fread(ret, sizeof(*ret), 1, stdin) != 1) {
+		o->ended = true;
+		return false;
+	}
+	if (ret->job == o->job && ret->page == what)
+		return true;
+	fprintf(stderr,
+		"oracle: job %u: a result for page %" PRIu32 " of job %" PRIu32 ", expected page %" PRIu32 "\n",
+		o->job, ret->page, ret->job, what);
+	o->wrong++;
+	o->ended = true;
+	return false;
+}
+
 static void expect(struct oracle *o, uint32_t what, uint64_t value)
 {
 	struct plan_result got;
 
-	if (o->ended)
+	if (!receive(o, what, &got))
 		return;
-	if (fread(&got, sizeof(got), 1, stdin) != 1) {
-		o->ended = true;
-		return;
-	}
-	if (got.job != o->job || got.page != what) {
-		fprintf(stderr,
-			"oracle: job %u: a result for page %" PRIu32 " of job %" PRIu32
-			", expected page %" PRIu32 "\n",
-			o->job, got.page, got.job, what);
-		o->wrong++;
-		o->ended = true;
-		return;
-	}
 	if (what == PLAN_JOB_DONE) {
 		if (got.value != value)
 			fprintf(stderr,
@@ -135,6 +142,50 @@ static void walk(struct oracle *o, const struct plan_job *j)
 			seal(o, n);
 		}
 	}
+}
+
+static uint64_t hash_object(struct oracle *o, uint32_t n, uint64_t seed)
+{
+	uint64_t key = (n * (uint64_t)GUEST_KEY_MULTIPLY ^ seed) | 1;
+	uint64_t *w = page(o, o->plan.heap_first);
+
+	for (unsigned i = 0; i < WORDS; i++)
+		w[i] = key = xorshift(key);
+	return hash_page(o, o->plan.heap_first);
+}
+
+/* How much is in the balloon is memctld's affair; but the guest's allocator must count it as used. */
+static void judge_heap(struct oracle *o)
+{
+	struct plan_result used = { 0 }, guest = { 0 }, host = { 0 };
+
+	if (!receive(o, PLAN_HEAP_USED, &used) || !receive(o, PLAN_HEAP_BALLOONED, &guest) ||
+		!receive(o, PLAN_HOST_BALLOONED, &host))
+		return;
+	if (used.value == o->objects + guest.value && guest.value == host.value)
+		return;
+	if (o->wrong++ < 8)
+		fprintf(stderr,
+			"oracle: job %u: the guest counts %" PRIu64 " pages as used and %" PRIu64
+			" in the balloon, where there are %" PRIu64 " objects, and %" PRIu64 " pages were taken\n",
+			o->job, used.value, guest.value, o->objects, host.value);
+}
+
+static void do_heap_job(struct oracle *o, const struct plan_job *j)
+{
+	if (j->op == PLAN_BALLOON)
+		judge_heap(o);
+	if (j->op == PLAN_USE)
+		o->objects += j->pages;
+	if (j->op == PLAN_DROP)
+		o->objects -= j->pages;
+	for (uint32_t n = j->first; n < j->first + j->pages && !o->ended; n++) {
+		if (j->op == PLAN_USE)
+			o->object_seeds[n] = j->seed;
+		if (j->op == PLAN_LOOK)
+			expect(o, n, hash_object(o, n, o->object_seeds[n]));
+	}
+	expect(o, PLAN_JOB_DONE, 0);
 }
 
 static void do_job(struct oracle *o, const struct plan_job *j)
@@ -208,7 +259,10 @@ int main(int argc, char **argv)
 		return 4;
 	}
 	for (; o.job < o.plan.n_jobs && !o.ended; o.job++) {
-		do_job(&o, &o.plan.jobs[o.job]);
+		if (o.plan.jobs[o.job].op >= PLAN_BOOT)
+			do_heap_job(&o, &o.plan.jobs[o.job]);
+		else
+			do_job(&o, &o.plan.jobs[o.job]);
 		if (!o.ended)
 			printf("job %u of %u %s verified %" PRIu64 " wrong %" PRIu64 "\n", o.job + 1,
 				o.plan.n_jobs, plan_op_names[o.plan.jobs[o.job].op], o.verified, o.wrong);

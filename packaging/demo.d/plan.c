@@ -19,9 +19,10 @@
 #define EVERY_WORD  8u
 #define LIGHT_TOUCH 512u /* bytes: eight words a page change, so that it compresses as before */
 
-const char *const plan_op_names[PLAN_OPS] = { "report", "seal", "check", "rewrite", "sort", "walk" };
+const char *const plan_op_names[PLAN_OPS] = { "report", "seal", "check", "rewrite", "sort", "walk", "boot", "use",
+	"look", "drop", "balloon" };
 
-static int add_job(struct plan *p, struct plan_job j)
+static int add_job_alone(struct plan *p, struct plan_job j)
 {
 	struct plan_job *jobs;
 
@@ -34,6 +35,16 @@ static int add_job(struct plan *p, struct plan_job j)
 	j.seed = p->seed * GUEST_KEY_MULTIPLY + p->n_jobs * GUEST_HASH_MULTIPLY;
 	jobs[p->n_jobs++] = j;
 	return 0;
+}
+
+/* A job, after which the guest's driver has its turn: many times a second. */
+static int add_job(struct plan *p, struct plan_job j)
+{
+	int r = add_job_alone(p, j);
+
+	if (r == 0 && j.pages && p->heap_pages)
+		r = add_job_alone(p, (struct plan_job){ .op = PLAN_BALLOON, .pages = 1 });
+	return r;
 }
 
 /* A job over many pages, as several. */
@@ -60,6 +71,35 @@ static int add_walk(struct plan *p, uint32_t first, uint32_t pages, uint32_t str
 	return add_job(p, j);
 }
 
+/* Objects that stay, a quarter of what there is room for, and others that come and go; free pages are as they were left. */
+static int add_heap(struct plan *p)
+{
+	uint32_t objects = p->heap_pages - GUEST_HEAP_TABLE_PAGES, stay = objects / 4, most = objects / 8 * 7;
+	int r;
+
+	r = add_job(p, (struct plan_job){ .op = PLAN_BOOT, .pages = 1 });
+	if (r == 0)
+		r = add_range(p, PLAN_USE, 0, most, 0);
+	if (r == 0)
+		r = add_range(p, PLAN_LOOK, 0, most, 0);
+	if (r == 0)
+		r = add_range(p, PLAN_DROP, stay, most - stay, 0);
+	return r;
+}
+
+static int add_heap_round(struct plan *p)
+{
+	uint32_t objects = p->heap_pages - GUEST_HEAP_TABLE_PAGES, stay = objects / 4, more = objects / 2;
+	int r;
+
+	r = add_range(p, PLAN_USE, stay, more, 0);
+	if (r == 0)
+		r = add_range(p, PLAN_LOOK, 0, stay + more, 0);
+	if (r == 0)
+		r = add_range(p, PLAN_DROP, stay, more, 0);
+	return r;
+}
+
 static int add_round(struct plan *p, uint32_t round)
 {
 	uint32_t warm = p->warm_pages / ROUNDS_A_PASS, random = p->random_pages / ROUNDS_A_PASS;
@@ -79,14 +119,20 @@ static int add_round(struct plan *p, uint32_t round)
 		r = add_range(p, op, p->random_first + part * random, random, EVERY_WORD);
 	if (r == 0)
 		r = add_walk(p, p->random_first, p->random_pages, EVERY_WORD, p->steps / 8);
+	if (r == 0 && p->heap_pages)
+		r = add_heap_round(p);
 	return r;
 }
 
 static int add_jobs(struct plan *p)
 {
-	int r;
+	uint32_t data_pages = (p->heap_pages ? p->heap_first : p->pages) - GUEST_DATA_PAGE;
+	int r = 0;
 
-	r = add_range(p, PLAN_SEAL, GUEST_DATA_PAGE, p->pages - GUEST_DATA_PAGE, 0);
+	if (p->heap_pages)
+		r = add_heap(p);
+	if (r == 0)
+		r = add_range(p, PLAN_SEAL, GUEST_DATA_PAGE, data_pages, 0);
 	if (r == 0)
 		r = add_range(p, PLAN_REWRITE, p->random_first, p->random_pages, EVERY_WORD);
 	if (r == 0)
@@ -94,7 +140,7 @@ static int add_jobs(struct plan *p)
 	for (uint32_t round = 0; round < p->rounds && r == 0; round++)
 		r = add_round(p, round);
 	if (r == 0)
-		r = add_range(p, PLAN_CHECK, GUEST_DATA_PAGE, p->pages - GUEST_DATA_PAGE, 0);
+		r = add_range(p, PLAN_CHECK, GUEST_DATA_PAGE, data_pages, 0);
 	if (r == 0)
 		r = add_range(p, PLAN_REPORT, 0, GUEST_DATA_PAGE, 0);
 	return r;
@@ -117,6 +163,15 @@ static bool in_guest(const struct plan *p, uint64_t first, uint64_t pages)
 	return first >= GUEST_DATA_PAGE && pages <= p->pages && first <= p->pages - pages;
 }
 
+/* The heap, as the guest's tables want it: at the end, a multiple of 64 pages. */
+static bool fits(const struct plan *p)
+{
+	uint32_t pages = p->heap_pages - GUEST_HEAP_TABLE_PAGES;
+
+	return !p->heap_pages || (p->heap_pages > GUEST_HEAP_TABLE_PAGES && pages <= GUEST_HEAP_MAX && pages % 64 == 0 &&
+					 p->heap_first + p->heap_pages == p->pages);
+}
+
 static int read_line(struct plan *p, const char *line)
 {
 	const struct {
@@ -128,6 +183,7 @@ static int read_line(struct plan *p, const char *line)
 		{ "cold", &p->cold_first, &p->cold_pages },
 		{ "arrays", &p->arrays_first, &p->arrays_pages },
 		{ "random", &p->random_first, &p->random_pages },
+		{ "heap", &p->heap_first, &p->heap_pages },
 	};
 	char name[16], path[1024];
 	struct plan_file f = { .path = path };
@@ -166,8 +222,10 @@ int plan_read(struct plan *ret, const char *path)
 	}
 	if (in)
 		fclose(in);
+	if (r == 0 && (!p.rounds || !fits(&p)))
+		r = -EINVAL;
 	if (r == 0)
-		r = p.rounds ? add_jobs(&p) : -EINVAL;
+		r = add_jobs(&p);
 	if (r < 0) {
 		fprintf(stderr, "%s: %s\n", path, strerror(-r));
 		plan_fini(&p);

@@ -14,6 +14,11 @@ enum plan_op {
 	PLAN_REWRITE, /* check, mix a keystream in, seal */
 	PLAN_SORT,    /* sort the pages as one array, seal */
 	PLAN_WALK,    /* check `steps` pages chosen with a skew, rewrite some */
+	PLAN_BOOT,    /* the heap is empty; of what follows first and pages are objects, of a page each */
+	PLAN_USE,     /* allocate them, fill them */
+	PLAN_LOOK,    /* hash them */
+	PLAN_DROP,    /* free them */
+	PLAN_BALLOON, /* look at what the balloon should hold; report the heap's numbers */
 	PLAN_OPS
 };
 extern const char *const plan_op_names[PLAN_OPS];
@@ -40,6 +45,7 @@ struct plan {
 	uint32_t cold_first, cold_pages;     /* files, seen again only at the end */
 	uint32_t arrays_first, arrays_pages; /* numbers to sort */
 	uint32_t random_first, random_pages; /* incompressible */
+	uint32_t heap_first, heap_pages;     /* at the end, its tables included; 0 pages: none */
 	struct plan_file *files;
 	unsigned n_files;
 	struct plan_job *jobs;
@@ -57,3 +63,5 @@ struct plan_result {
 	uint64_t value; /* the page's hash */
 };
 #define PLAN_JOB_DONE UINT32_MAX
+/* Of PLAN_BALLOON, in this order: what the guest counts as used, as ballooned; what the emulator counts as ballooned. */
+enum { PLAN_HEAP_USED, PLAN_HEAP_BALLOONED, PLAN_HOST_BALLOONED };

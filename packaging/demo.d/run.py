@@ -99,7 +99,9 @@ class Vm:
         for line in lines:
             w = line.decode().split()
             if w[0] == "job":
-                self.job, self.jobs, self.doing = int(w[1]), int(w[3]), w[4]
+                self.job, self.jobs = int(w[1]), int(w[3])
+                if w[4] != "balloon":  # which stands between all others
+                    self.doing = w[4]
                 self.verified, self.wrong = int(w[6]), int(w[8])
             elif w[0] == "done":
                 self.verified, self.wrong, self.complete = int(w[2]), int(w[4]), w[6] == "1"
@@ -119,7 +121,7 @@ class Demo:
         self.daemon = None
         self.vms = []
         self.peaks = {"arena_peak_bytes": 0, "leased_bytes": 0, "compressed_bytes": 0, "swapped_bytes": 0,
-                      "shared_saved_bytes": 0}
+                      "shared_saved_bytes": 0, "ballooned_peak_bytes": 0}
         self.began = time.monotonic()
         self.shown = 0
 
@@ -185,7 +187,7 @@ class Demo:
     def start_vm(self, number):
         vm = self.vms[number]
         env = dict(os.environ, LD_LIBRARY_PATH=self.path("bin"))
-        extra = ["--flip"] if self.options.twin == "flip" and number == 0 else []
+        extra = ["--" + self.options.twin] if self.options.twin and number == 0 else []
         command = [self.path("bin", "demo-emulator"), "--socket", self.socket(), "--sharing", "group:" + GROUP,
                    *extra, vm.name, vm.plan]
         vm.emulator = subprocess.Popen(
@@ -218,7 +220,8 @@ class Demo:
                "leased_bytes": sum(v.get("leased_bytes", 0) for v in vms),
                "compressed_bytes": sum(v.get("compressed_bytes", 0) for v in vms),
                "swapped_bytes": sum(v.get("swapped_bytes", 0) for v in vms),
-               "shared_saved_bytes": sum(v.get("saved_bytes", 0) for v in vms)}
+               "shared_saved_bytes": sum(v.get("saved_bytes", 0) for v in vms),
+               "ballooned_peak_bytes": sum(v.get("ballooned_bytes", 0) for v in vms)}
         now["arena_peak_bytes"] = max(now["arena_peak_bytes"], arena_number(status, "used_bytes"))
         for name, value in now.items():
             self.peaks[name] = max(self.peaks[name], value)
@@ -233,10 +236,11 @@ class Demo:
         self.shown = seconds
         done = sum(v.job for v in self.vms)
         of = sum(v.jobs for v in self.vms)
-        line = "%3d s %3d %%  arena %3d of %d MiB, compressed %3d, swapped %3d, saved %3d; verified %d, %d wrong; %s" % (
+        line = ("%3d s %3d %%  arena %3d of %d MiB, compressed %3d, swapped %3d, saved %3d, ballooned %3d; "
+                "verified %d, %d wrong; %s") % (
             seconds, 100 * done // of if of else 0, now["used_bytes"] // MIB, self.arena_bytes // MIB,
             now["compressed_bytes"] // MIB, now["swapped_bytes"] // MIB, now["shared_saved_bytes"] // MIB,
-            sum(v.verified for v in self.vms),
+            now["ballooned_peak_bytes"] // MIB, sum(v.verified for v in self.vms),
             sum(v.wrong for v in self.vms), " ".join(v.doing for v in self.vms))
         if tty:
             line = line[:os.get_terminal_size().columns - 1]
@@ -307,14 +311,18 @@ class Demo:
             # what rose and fell between two looks
             most = max(v.numbers.get(name + "_peak_bytes", 0) for v in self.vms)
             self.peaks[name + "_bytes"] = max(self.peaks[name + "_bytes"], most)
+        most = max(v.numbers.get("ballooned_peak_bytes", 0) for v in self.vms)
+        self.peaks["ballooned_peak_bytes"] = max(self.peaks["ballooned_peak_bytes"], most)
+        inflated = {name: sum(v.numbers.get(name, 0) for v in self.vms)
+                    for name in ("inflated_pages", "deflated_pages", "balloon_refused_pages", "balloon_touched_pages")}
         say("")
         print_table(self.vms)
         say("")
         say("leased %d MiB; at most %d of %d MiB of arena used, %d MiB compressed, %d MiB on disk, %d MiB saved by "
-            "sharing; %d s" % (
+            "sharing, %d MiB in balloons; %d s" % (
             self.peaks["leased_bytes"] // MIB, self.peaks["arena_peak_bytes"] // MIB, self.arena_bytes // MIB,
             self.peaks["compressed_bytes"] // MIB, self.peaks["swapped_bytes"] // MIB,
-            self.peaks["shared_saved_bytes"] // MIB, seconds))
+            self.peaks["shared_saved_bytes"] // MIB, self.peaks["ballooned_peak_bytes"] // MIB, seconds))
         if not audit.get("ok"):
             say("audit: the ledger disagrees with the kernel: %s" % json.dumps(audit.get("audit")))
         wall = self.peaks["arena_peak_bytes"] <= self.arena_bytes
@@ -322,7 +330,7 @@ class Demo:
             say("the arena was larger than it may be")
         say("verified %d pages, %d wrong" % (verified, wrong))
         result = {"schema": "memctl/1", "verified_pages": verified, "wrong_pages": wrong,
-                  "arena_bytes": self.arena_bytes, **self.peaks, "audit_ok": bool(audit.get("ok")),
+                  "arena_bytes": self.arena_bytes, **self.peaks, **inflated, "audit_ok": bool(audit.get("ok")),
                   "seconds": round(seconds, 1),
                   "vms": [{"name": v.name, "verified_pages": v.verified, "wrong_pages": v.wrong,
                            **{k: n for k, n in v.numbers.items() if k != "name"}} for v in self.vms]}
@@ -344,13 +352,13 @@ def latency(vm, cause):
 
 
 def print_table(vms):
-    rows = [["VM", "resident", "compressed", "swapped", "shared", "saved", "faults", *("%s p50/p99" % c for c in CAUSES)]]
+    rows = [["VM", "resident", "compressed", "swapped", "shared", "saved", "ballooned", "faults", *("%s p50/p99" % c for c in CAUSES)]]
     for vm in vms:
         n = vm.numbers
         faults = sum(n.get("faults_" + c, 0) for c in CAUSES)
         row = [vm.name]
         row += ["%d MiB" % (n.get(k + "_bytes", 0) // MIB) for k in ("resident", "compressed", "swapped", "shared",
-                                                                             "saved")]
+                                                                             "saved", "ballooned")]
         row.append(str(faults))
         for cause in CAUSES:
             l = latency(vm, cause)
@@ -373,7 +381,7 @@ def main():
                         "everything else to stderr")
     parser.add_argument("--small", action="store_true", help="a quarter of the memory, half a minute")
     parser.add_argument("--rounds", type=int, help="rounds of work in each guest (16; small: 4)")
-    parser.add_argument("--twin", choices=["flip"], help=argparse.SUPPRESS)
+    parser.add_argument("--twin", choices=["flip", "unkept"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, stop)
