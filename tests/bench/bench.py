@@ -74,6 +74,12 @@ class Worker:
         lines = [w._tell(words) for w in workers]
         return [w._answer(line) for w, line in zip(workers, lines)]
 
+    @staticmethod
+    def each_do(work):
+        """Each its own words at the same time: (worker, words) in, their answers out."""
+        lines = [(w, w._tell(words)) for w, words in work]
+        return [w._answer(line) for w, line in lines]
+
     def checked(self, *words):
         """A command whose answer has the number of wrong pages."""
         answer = self.do(*words)
@@ -137,11 +143,11 @@ class Setting:
     def guest(self, mib, *how, number=0, content=True):
         return Worker(program("bench-guest"), self.corpus if content else "-", number, mib, *how)
 
-    def lease(self, daemon, mib, number=0, content=True, sharing=None):
-        """A guest on a lease; .vm is its name."""
+    def lease(self, daemon, mib, number=0, content=True, **keys):
+        """A guest on a lease; .vm is its name.  Keys: reservation_mib, shares, sharing."""
         self._vms += 1
         vm = f"b{self._vms}"
-        more = (0, sharing) if sharing else ()
+        more = [f"{key}={value}" for key, value in keys.items()]
         guest = self.guest(mib, "lease", vm, daemon.socket, *more, number=number, content=content)
         guest.vm = vm
         if guest.hello["faults"] not in ("full", "user-mode-only", "user_mode", "user-mode"):
@@ -342,8 +348,19 @@ class Results:
 def meets(ratio, target):
     if ratio is None or not target:
         return None
-    sign, bound = target.split()
-    return ratio <= float(bound) if sign == "<=" else ratio >= float(bound)
+    words = target.split()      # "<= 1.3", ">= 1", "< 1", "2 +- 0.1"
+    if words[1] == "+-":
+        return abs(ratio - float(words[0])) <= float(words[2])
+    bound = float(words[1])
+    return {"<=": ratio <= bound, ">=": ratio >= bound, "<": ratio < bound}[words[0]]
+
+
+def alternately(i, first, second):
+    """Both, in turn one or the other first; (first's, second's) value."""
+    if i % 2:
+        b = second()
+        return first(), b
+    return first(), second()
 
 
 def repeat(results, names, rounds, one):

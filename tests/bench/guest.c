@@ -2,10 +2,10 @@
  * a lease of memctld, a plain memfd or anonymous memory; everything else is the same code, so that both sides of
  * a comparison do the same.
  *
- *	guest CORPUS GUEST[:LAYOUT] MIB  lease NAME [SOCKET [RESERVATION_MIB [SHARING]]]  |  memfd  |  anon
- *		|  mergeable
+ *	guest CORPUS GUEST[:LAYOUT] MIB  lease NAME [SOCKET [KEY=VALUE]...]  |  memfd  |  anon  |  mergeable
  *
- * mergeable: anonymous memory that KSM may merge.  Commands; FIRST and COUNT are pages:
+ * Keys of a lease: reservation_mib, shares, sharing.  mergeable: anonymous memory that KSM may merge.
+ * Commands; FIRST and COUNT are pages:
  *	fill FIRST COUNT		write the content mix
  *	list FIRST COUNT WHICH SEED	take these pages in random order.  WHICH: any; data: those that are not zero;
  *					twin: those whose content is somewhere else too
@@ -15,12 +15,22 @@
  *	sequential FIRST COUNT		write one byte a page, in order; wall and CPU time
  *	resident ACCESSES SLICES	random reads of the region and, in turns, of a plain memfd of its size
  *	zipf ACCESSES EXPONENT/100 SEED	accesses by rank; each page is checked by its stamp
+ *	work MS SEED [CHURN]		for so long: random pages that are used, each compared as a whole, each fourth written to;
+ *					with each thousand of them, so many pages are freed, and as many free ones filled and used
+ *	grow COUNT CHECKS THREADS SEED	by so many threads, each its own part: fill page by page, and after each one compare
+ *					so many of those that are filled
  *	churn MS THREADS SEED		by so many threads, for so long: random writes of the byte that `sequential` wrote
- *	verify STEP			compare each STEP-th page as a whole with what was filled, and then written
+ *	free COUNT SEED			so many pages are used no more: full of random bytes, for the driver to give (driver.h)
+ *	use				fill those that are free and not in the balloon: they are used again
+ *	driver comply|refuse		start a balloon driver
+ *	memory				how many pages are used, freed, empty, in the balloon, were refused
+ *	verify STEP			compare each STEP-th page as a whole with what was filled, and then written; where
+ *					pages are free, all of these
  *	touched				after `touch write` of fresh pages: are they zero but for that byte?
  *	discard FIRST COUNT		| cpu | heap | quit
  */
 #include "content.h"
+#include "driver.h"
 #include "libclient/memctl.h"
 #include "measure.h"
 
@@ -40,6 +50,7 @@ static struct {
 	uint32_t pages;
 	struct memctl *memctl;
 	struct memctl_lease *lease;
+	struct driver driver;
 	uint32_t *list;
 	size_t list_n, next;
 	uint8_t *written;	/* page -> since it was filled, by touch or sequential */
@@ -70,7 +81,24 @@ static uint8_t *map_memfd(size_t bytes)
 	return m;
 }
 
-/* words: NAME [SOCKET [RESERVATION_MIB [SHARING]]], and NULL */
+static void read_key(struct memctl_vm *vm, char *word)
+{
+	char *value = strchr(word, '=');
+
+	if (!value)
+		die("not KEY=VALUE: %s", word);
+	*value++ = '\0';
+	if (!strcmp(word, "reservation_mib"))
+		vm->reservation = number(value) << 20;
+	else if (!strcmp(word, "shares"))
+		vm->shares = (uint32_t)number(value);
+	else if (!strcmp(word, "sharing"))
+		vm->sharing = value;
+	else
+		die("no key %s", word);
+}
+
+/* words: NAME [SOCKET [KEY=VALUE]...], and NULL */
 static void open_lease(size_t bytes, char **words)
 {
 	struct memctl_options options = { .struct_size = sizeof options, .timeout_ms = 120000 };
@@ -79,10 +107,8 @@ static void open_lease(size_t bytes, char **words)
 
 	if (words[0] && words[1]) {
 		options.socket = words[1];
-		if (words[2]) {
-			vm.reservation = number(words[2]) << 20;
-			vm.sharing = words[3];
-		}
+		for (char **w = words + 2; *w; w++)
+			read_key(&vm, *w);
 	}
 	g.heap_before = mallinfo2().uordblks;
 	if (memctl_connect(&options, &g.memctl, &e) < 0 || memctl_register(g.memctl, &vm, &e) < 0 ||
@@ -224,6 +250,100 @@ static void sequential(uint32_t first, uint32_t count)
 	timed_reply(wall, cpu, count);
 }
 
+/* What the page must hold. */
+static bool page_right(uint32_t page)
+{
+	uint8_t expected[PAGE_BYTES];
+
+	content_fill(&g.content, page, expected);
+	if (g.written[page])
+		expected[TOUCH_OFFSET] = 1;
+	return !memcmp(expected, page_at(page), PAGE_BYTES);
+}
+
+static void work_reply(uint64_t wall, uint64_t cpu, uint64_t pages, uint64_t wrong)
+{
+	printf("{\"seconds\":%.9f,\"cpu_s\":%.9f,\"pages\":%" PRIu64 ",\"wrong\":%" PRIu64 "}\n",
+		(double)(now_ns() - wall) / 1e9, (double)(cpu_ns() - cpu) / 1e9, pages, wrong);
+	fflush(stdout);
+}
+
+/* Of the pages that are used, one is freed, and another page is used in its place. */
+static void replace(uint32_t *used, uint64_t *seed)
+{
+	uint32_t page;
+
+	if (!driver_take(&g.driver, seed, &page))
+		return;
+	content_fill(&g.content, page, page_at(page));
+	g.written[page] = 0;
+	driver_give(&g.driver, *used, seed);
+	*used = page;
+}
+
+static void work(uint64_t ms, uint64_t seed, uint64_t replaced)
+{
+	uint32_t n, *used = driver_used(&g.driver, &n);
+	uint64_t wall = now_ns(), cpu = cpu_ns(), end = wall + ms * 1000000, pages = 0, wrong = 0;
+
+	if (!n)
+		die("no page is used");
+	while (now_ns() < end) {
+		for (unsigned i = 0; i < 20; i++, pages++) {
+			uint32_t page = used[chance(&seed) % n];
+			volatile uint8_t *at = page_at(page);
+
+			wrong += !page_right(page);
+			if (i % 4 == 0)
+				*at = *at;	/* a write that leaves it right */
+		}
+		for (uint64_t i = (pages - 20) * replaced / 1000; i < pages * replaced / 1000; i++)
+			replace(used + chance(&seed) % n, &seed);
+	}
+	free(used);
+	work_reply(wall, cpu, pages, wrong);
+}
+
+struct grower {
+	pthread_t thread;
+	uint32_t first, count, checks;
+	uint64_t seed, wrong;
+};
+
+static void *growing(void *arg)
+{
+	struct grower *w = arg;
+
+	for (uint32_t i = 0; i < w->count; i++) {
+		content_fill(&g.content, w->first + i, page_at(w->first + i));
+		g.written[w->first + i] = 0;
+		for (uint32_t j = 0; j < w->checks; j++)
+			w->wrong += !page_right(w->first + (uint32_t)(chance(&w->seed) % (i + 1)));
+	}
+	return NULL;
+}
+
+/* The number of pages that it tells is of those that were compared. */
+static void grow(uint32_t count, uint32_t checks, uint64_t threads, uint64_t seed)
+{
+	struct grower growers[8];
+	uint64_t wall = now_ns(), cpu = cpu_ns(), wrong = 0;
+	uint32_t part = count / (uint32_t)(threads ? threads : 1);
+
+	if (!threads || threads > sizeof growers / sizeof *growers || count > g.pages)
+		die("%" PRIu64 " threads, %u pages", threads, count);
+	for (uint32_t i = 0; i < threads; i++) {
+		growers[i] = (struct grower){ .first = i * part, .count = part, .checks = checks, .seed = seed * 8 + i };
+		if (pthread_create(&growers[i].thread, NULL, growing, growers + i))
+			die("thread");
+	}
+	for (uint32_t i = 0; i < threads; i++) {
+		pthread_join(growers[i].thread, NULL);
+		wrong += growers[i].wrong;
+	}
+	work_reply(wall, cpu, (uint64_t)part * threads * checks, wrong);
+}
+
 struct churner {
 	pthread_t thread;
 	uint64_t seed, writes;
@@ -346,16 +466,41 @@ static void checked_reply(uint64_t pages, uint64_t wrong)
 
 static void verify(uint32_t step)
 {
-	uint8_t expected[PAGE_BYTES];
-	uint64_t n = 0, wrong = 0;
+	uint32_t n, *used = driver_used(&g.driver, &n);
+	uint64_t checked = 0, wrong = 0;
 
-	for (uint32_t i = 0; i < g.pages; i += step, n++) {
-		content_fill(&g.content, i, expected);
-		if (g.written[i])
-			expected[TOUCH_OFFSET] = 1;
-		wrong += memcmp(expected, page_at(i), PAGE_BYTES) != 0;
+	for (uint32_t i = 0; i < n; i += step, checked++)
+		wrong += !page_right(used[i]);
+	free(used);
+	if (n < g.pages)
+		wrong += driver_check(&g.driver);
+	checked_reply(checked, wrong);
+}
+
+/* ---- what is free ---- */
+
+static void use_again(void)
+{
+	uint32_t n, *pages = driver_use(&g.driver, &n);
+	uint64_t wall = now_ns(), cpu = cpu_ns();
+
+	for (uint32_t i = 0; i < n; i++) {
+		content_fill(&g.content, pages[i], page_at(pages[i]));
+		g.written[pages[i]] = 0;
 	}
-	checked_reply(n, wrong);
+	free(pages);
+	timed_reply(wall, cpu, n);
+}
+
+static void tell_memory(void)
+{
+	struct driver *d = &g.driver;
+
+	pthread_mutex_lock(&d->lock);
+	printf("{\"used\":%u,\"freed\":%u,\"empty\":%u,\"ballooned\":%u,\"refused\":%" PRIu64 "}\n", d->count[PAGE_USED],
+		d->count[PAGE_FREED], d->count[PAGE_EMPTY], d->count[PAGE_BALLOONED], d->refused);
+	pthread_mutex_unlock(&d->lock);
+	fflush(stdout);
 }
 
 static void verify_touched(void)
@@ -401,6 +546,22 @@ static int command(unsigned n, char **w)
 		resident(number(w[1]), number(w[2]));
 	} else if (!strcmp(w[0], "zipf") && n == 4) {
 		zipf(number(w[1]), (double)number(w[2]) / 100, number(w[3]));
+	} else if (!strcmp(w[0], "work") && n == 3) {
+		work(number(w[1]), number(w[2]), 0);
+	} else if (!strcmp(w[0], "work") && n == 4) {
+		work(number(w[1]), number(w[2]), number(w[3]));
+	} else if (!strcmp(w[0], "grow") && n == 5) {
+		grow((uint32_t)number(w[1]), (uint32_t)number(w[2]), number(w[3]), number(w[4]));
+	} else if (!strcmp(w[0], "free") && n == 3) {
+		printf("{\"pages\":%u}\n", driver_free(&g.driver, (uint32_t)number(w[1]), number(w[2])));
+		fflush(stdout);
+	} else if (!strcmp(w[0], "use") && n == 1) {
+		use_again();
+	} else if (!strcmp(w[0], "driver") && n == 2) {
+		driver_start(&g.driver, !strcmp(w[1], "refuse"));
+		ok();
+	} else if (!strcmp(w[0], "memory") && n == 1) {
+		tell_memory();
 	} else if (!strcmp(w[0], "churn") && n == 4) {
 		churn(number(w[1]), number(w[2]), number(w[3]));
 	} else if (!strcmp(w[0], "verify") && n == 2) {
@@ -429,8 +590,7 @@ int main(int argc, char **argv)
 	unsigned n;
 
 	if (argc < 5)
-		die("usage: guest CORPUS GUEST[:LAYOUT] MIB lease NAME [SOCKET [RESERVATION_MIB [SHARING]]] | memfd | anon"
-		    " | mergeable");
+		die("usage: guest CORPUS GUEST[:LAYOUT] MIB lease NAME [SOCKET [KEY=VALUE]...] | memfd | anon | mergeable");
 	follow_parent();
 	g.pages = (uint32_t)(number(argv[3]) << 20 >> 12);
 	g.written = calloc(g.pages, 1);
@@ -439,11 +599,13 @@ int main(int argc, char **argv)
 	if (strcmp(argv[1], "-"))
 		content_open(&g.content, argv[1], argv[2], g.pages);
 	open_region((size_t)g.pages * PAGE_BYTES, argv + 4);
+	driver_init(&g.driver, g.memctl, g.lease, g.base, g.pages);
 	printf("{\"ok\":true,\"faults\":\"%s\"}\n",
 		g.memctl ? memctl_fault_handling_name(memctl_fault_handling(g.memctl)) : "plain");
 	fflush(stdout);
 	while ((n = command_read(line, sizeof line, words)) && command(n, words))
 		;
+	driver_fini(&g.driver);
 	if (g.lease)
 		memctl_release(g.lease, NULL);
 	memctl_free(g.memctl);

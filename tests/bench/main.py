@@ -1,8 +1,8 @@
 """tests/bench/run NAME [--json] [--rounds N] [--set SETTING=VALUE]...
 
-Benchmarks: fault, reclaim, share, overhead, guests, restart; sweep (zstd levels).  See README.md beside this file.  JSON goes
-to stdout, everything else to stderr.  Exit status: 0 measured, even if a target is missed; 1 a byte was wrong; 2 it
-could not be measured; 16 usage.
+Benchmarks: fault, reclaim, share, overhead, guests, restart, policy; sweep (zstd levels).  See README.md beside this
+file.  JSON goes to stdout, everything else to stderr.  Exit status: 0 measured, even if a target is missed; 1 a byte was
+wrong; 2 it could not be measured; 16 usage.
 """
 import argparse
 import json
@@ -17,13 +17,15 @@ import fault  # noqa: E402
 import guests  # noqa: E402
 import lib.daemon  # noqa: E402
 import overhead  # noqa: E402
+import policy  # noqa: E402
 import reclaim  # noqa: E402
 import restart  # noqa: E402
 import share  # noqa: E402
 from host import Host, log  # noqa: E402
 
 BENCHMARKS = {"fault": fault.measure, "reclaim": reclaim.measure, "share": share.measure,
-              "overhead": overhead.measure, "guests": guests.measure, "restart": restart.measure, "sweep": reclaim.sweep}
+              "overhead": overhead.measure, "guests": guests.measure, "restart": restart.measure,
+              "policy": policy.measure, "sweep": reclaim.sweep}
 
 
 class Parser(argparse.ArgumentParser):

@@ -13,7 +13,7 @@ import contextlib
 import time
 
 import lib.daemon
-from bench import Cpu, Daemon, MIB, PAGE, Trip, Worker, repeat
+from bench import Cpu, Daemon, MIB, PAGE, Trip, Worker, alternately, repeat
 from host import cpu_seconds, kernel_threads, log, read, write
 
 GUESTS = 4
@@ -305,14 +305,6 @@ def our_side(s, layout, mib, steady):
         cost = our_steady(daemon, guests) if steady else None
         check(daemon, guests)
     return best, cost
-
-
-def alternately(i, first, second):
-    """Both, in turn one or the other first; (first's, second's) value."""
-    if i % 2:
-        b = second()
-        return first(), b
-    return first(), second()
 
 
 # ---- the budget ----

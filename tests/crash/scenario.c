@@ -454,6 +454,59 @@ static void write_back(void)
 	discard(27, 1);
 }
 
+static void inflate(unsigned first, unsigned count)
+{
+	struct memctl_error e = { 0 };
+	uint64_t pages[PAGES];
+	uint8_t refused[PAGES] = { 0 };
+	ssize_t r;
+
+	for (unsigned i = 0; i < count; i++)
+		pages[i] = first + i;
+	r = memctl_balloon_inflate(lease, pages, count, refused, &e);
+	must((int)r, "memctl_balloon_inflate", &e);
+	/* what failed is not known, and what was refused may be zeros by now */
+	for (unsigned i = 0; i < count; i++)
+		if ((r >= 0 && !refused[i]) || content_is_zero(ram + (first + i) * PAGE))
+			expect[first + i] = zero();
+}
+
+static void deflate(unsigned first, unsigned count)
+{
+	struct memctl_error e = { 0 };
+	uint64_t pages[PAGES];
+
+	for (unsigned i = 0; i < count; i++)
+		pages[i] = first + i;
+	must(memctl_balloon_deflate(lease, pages, count, &e), "memctl_balloon_deflate", &e);
+}
+
+/* Pages go into the balloon from where they are, and out of it by a touch, by a deflate, and by a driver that begins anew. */
+static void ballooned(void)
+{
+	struct memctl_error e = { 0 };
+
+	must(memctl_balloon_start(client, &e), "memctl_balloon_start", &e);
+	set(56, CONTENT_TEXT, 56);
+	set(57, CONTENT_RANDOM, 57);
+	evict(57, 1);
+	inflate(56, 3);
+	await_all(56, 3, "ballooned", false);
+	audit();
+	check(56, "touched in the balloon");
+	await(56, "resident", false);
+	set(56, CONTENT_TEXT, 156);
+	deflate(56, 2);
+	await(57, "zero", false);
+	check_all(55, 3, "out of the balloon");
+	set(57, CONTENT_TEXT, 157);
+	must(memctl_balloon_start(client, &e), "memctl_balloon_start", &e);
+	await(58, "zero", false);
+	check_all(55, 4, "when its driver began anew");
+	/* left as it is */
+	inflate(57, 2);
+}
+
 /* What a client does that does not keep to the rules: it is corrected, and costs nobody else. */
 static void behind_its_back(void)
 {
@@ -514,6 +567,26 @@ static void tenant(void)
 	memcpy(expect, kept, sizeof kept);
 }
 
+/* Its resources change, and are what was said last, whoever was killed in between. */
+static void resources(void)
+{
+	static const char *const reservations[] = { "64K", "256K" };
+
+	for (unsigned i = 0; i < 2; i++) {
+		char text[200], *reply;
+
+		snprintf(text, sizeof text, "{\"vm\":\"scenario\",\"reservation\":\"%s\",\"shares\":\"%u\"}", reservations[i], 7 + i);
+		free(ask("SetVm", text));
+		reply = ask("ShowVm", "{\"vm\":\"scenario\"}");
+		snprintf(text, sizeof text, "\"reservation_bytes\":%u,", i ? 256 << 10 : 64 << 10);
+		if (reply && !strstr(reply, text)) {
+			errors++;
+			fprintf(stderr, "scenario: SetVm was forgotten: no %s\n", text);
+		}
+		free(reply);
+	}
+}
+
 /* ---- the scripts ---- */
 
 static void run_main(void)
@@ -527,6 +600,8 @@ static void run_main(void)
 	write_back();
 	tenant();
 	behind_its_back();
+	resources();
+	ballooned();
 	audit();
 	for (unsigned i = 0; i < PAGES; i++)
 		if (expect[i].kind != CONTENT_ZERO)

@@ -2,7 +2,8 @@
 
 Real Linux guests, each in an unmodified QEMU started by `memctl run`, with more memory than the arena has.  In each
 of them files of known content are checked, made again and dropped, and numbers sorted, while memctld evicts.  The
-seconds count from the start of the guests; towards their end every guest checks everything it has once more.
+seconds count from the start of the guests; towards their end, but after a fifth of them at least, every guest checks
+everything it has once more.  Memory being short, the guests' balloons are asked for some meanwhile.
 
 The guests are members of one sharing group, and passes of the scan follow one another: a part of their files, and
 their kernels and programs, they have in common.  --sharing off leaves that out.  memctld runs under its supervisor and is
@@ -158,7 +159,8 @@ class Run:
                     guest.hear("filled")
                     guest.tell("run")
                 say("filled after %.1f s" % (time.monotonic() - begun))
-                self.work(daemon, counts, begun + o.seconds - min(LAST_CHECK_SECONDS, o.seconds / 5))
+                self.work(daemon, counts, max(begun + o.seconds - min(LAST_CHECK_SECONDS, o.seconds / 5),
+                                              time.monotonic() + o.seconds / 5))
                 result["checks"], result["checksum_errors"], result["sorts"] = self.finish()
                 self.audit(daemon)
                 counts.look()

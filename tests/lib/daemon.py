@@ -48,6 +48,8 @@ class Daemon:
         self.arena = arena
         self.args = list(args)
         self.env = dict(env or {})
+        # every daemon of every test ends at once if it asks a VM for something below its reservation
+        self.env["MEMCTLD_INJECT"] = ",".join(filter(None, [self.env.get("MEMCTLD_INJECT"), "watch_reservations"]))
         self.metrics = metrics
         self.start_seconds = start_seconds * SLOW
         self.keep = directory is not None

@@ -66,6 +66,8 @@ def test_demo_every_byte_is_right():
     check_eq(numbers["leased_bytes"], numbers["arena_bytes"] * 5 // 2, "leased")
     check(numbers["compressed_bytes"] > 0 and numbers["swapped_bytes"] > 0, "compressed and swapped")
     check(numbers["shared_saved_bytes"] > 0, "saved by sharing")
+    check(numbers["ballooned_peak_bytes"] > 0 and numbers["inflated_pages"] > 0, "given by the guests' own drivers")
+    check_eq(numbers["balloon_touched_pages"], 0, "pages of a balloon that were used")
     check_eq(len(numbers["vms"]), 4, "VMs")
 
 
@@ -82,6 +84,17 @@ def test_demo_finds_a_flipped_bit():
 
 
 test_demo_finds_a_flipped_bit.seconds = 240
+
+
+def test_demo_finds_a_driver_that_does_not_keep_what_it_gave():
+    """Its guest's allocator gives the pages to others."""
+    demo = start("--rounds", "1", "--twin", "unkept", stderr=subprocess.PIPE)
+    text = demo.communicate()[1]
+    check_eq(demo.returncode, 1, "exit status; it said %s" % text[-1500:])
+    check("in the balloon, where there are" in text, "it says so: %s" % text[-1500:])
+
+
+test_demo_finds_a_driver_that_does_not_keep_what_it_gave.seconds = 240
 
 
 def test_demo_runs_as_an_ordinary_user():

@@ -273,6 +273,44 @@ static int do_range(char **w, struct memctl_error *e)
 	return r < 0 ? r : (puts("ok"), 0);
 }
 
+/* "ok" how many were taken or had been in the balloon, and the pages that were refused. */
+static int do_balloon(char **w, struct memctl_error *e)
+{
+	uint64_t n = number(w, 3), *pages = calloc(n ? n : 1, sizeof *pages);
+	uint8_t *refused = calloc(n ? n : 1, 1);
+	ssize_t r = -ENOMEM;
+
+	for (uint64_t i = 0; pages && i < n; i++)
+		pages[i] = number(w, 2) + i;
+	if (pages && refused && !strcmp(w[0], "inflate"))
+		r = memctl_balloon_inflate(lease_of(w), pages, n, refused, e);
+	else if (pages && refused)
+		r = memctl_balloon_deflate(lease_of(w), pages, n, e);
+	if (r >= 0) {
+		printf("ok %zd", r);
+		for (uint64_t i = 0; i < n; i++)
+			if (refused[i])
+				printf(" %" PRIu64, pages[i]);
+		puts("");
+	}
+	free(pages);
+	free(refused);
+	return r < 0 ? (int)r : 0;
+}
+
+static int do_balloon_start(char **w, struct memctl_error *e)
+{
+	int r = memctl_balloon_start(client, e);
+
+	return r < 0 ? r : (puts("ok"), 0);
+}
+
+static int do_balloon_target(char **w, struct memctl_error *e)
+{
+	printf("ok %" PRIu64 "\n", memctl_balloon_target(client));
+	return 0;
+}
+
 /* Drop the mapping of the pages, not the pages. */
 static int do_zap(char **w, struct memctl_error *e)
 {
@@ -553,6 +591,10 @@ static const struct command {
 	{ "populate", 4, true, do_range },
 	{ "pin", 4, true, do_range },
 	{ "unpin", 4, true, do_range },
+	{ "balloon_start", 1, false, do_balloon_start },
+	{ "balloon_target", 1, false, do_balloon_target },	/* -> BYTES */
+	{ "inflate", 4, true, do_balloon },	/* L FIRST COUNT -> TAKEN and the pages that were refused */
+	{ "deflate", 4, true, do_balloon },
 	{ "zap", 4, true, do_zap },
 	{ "fd_read", 4, true, do_fd_read },	/* L FIRST COUNT -> pages that are not zero */
 	{ "fd_write", 6, true, do_fd_write },	/* L FIRST COUNT SEED KIND */

@@ -118,10 +118,12 @@ say(wrong, "wrong", len(ram[:MIB].strip(bytes(1))))
 def test_the_vm_is_as_ordered():
     with daemon(64) as d:
         p = start(d, RAM + "say('there'); sys.stdin.read()", "--reservation", "4M", "--limit", "16MiB", "--shares", "77",
-                  "--sharing", "zero", "--swap-dir", d.swap_dir)
+                  "--sharing", "zero", "--swap-dir", d.swap_dir, "--balloon-max", "25%",
+                  "--stall-budget", "3%")
         vm = d.memctl("vm", "show", "guest")["vm"]
         check_eq([vm["size_bytes"], vm["reservation_bytes"], vm["limit_bytes"], vm["shares"], vm["leased_bytes"],
-                  vm["sharing"]], [48 * MIB, 4 * MIB, 16 * MIB, 77, 48 * MIB, "zero"], "the VM")
+                  vm["sharing"], vm["balloon_max"], vm["stall_budget"]],
+                 [48 * MIB, 4 * MIB, 16 * MIB, 77, 48 * MIB, "zero", str(12 * MIB), "3%"], "the VM")
         p.stdin.close()
         check_eq(p.wait(20), 0, "exit")
         wait_until(lambda: not d.memctl("vm", "list")["vms"], 10, "its end")
@@ -464,7 +466,7 @@ def printed(*words, options=("--mem", "256M"), status=0):
 def test_what_is_added_to_qemu():
     size = 256 * MIB
     backend = "-object memory-backend-memfd,id=memctl0,size=%d,share=on -machine memory-backend=memctl0" % size
-    balloon = "-device virtio-balloon-pci,id=memctl-balloon,free-page-reporting=on"
+    balloon = "-device virtio-balloon-pci,id=memctl-balloon,free-page-reporting=on,deflate-on-oom=on"
     all_of_it = "%s %s" % (backend, balloon)
     memory = "-m %dK" % (size // 1024)
     for words, more in (

@@ -119,6 +119,67 @@ static void discard(struct oracle *o, struct worker *w, struct ground *g, uint64
 	w->tally.discards++;
 }
 
+/* The guest's balloon driver gives pages, and takes back some of them; the others stay in the balloon, until somebody touches them.
+ * Refused pages are as they were, or zeros if the kernel had kept them. */
+static void inflate(struct oracle *o, struct worker *w, struct ground *g, uint64_t page, uint64_t n)
+{
+	uint64_t pages[RUN_LONGEST], first = g->offset / PAGE + page, back = random_below(&w->rng, n + 1);
+	uint8_t refused[RUN_LONGEST];
+	struct memctl_error e = { 0 };
+	ssize_t r;
+
+	/* in any order */
+	for (uint64_t i = 0, step = random_below(&w->rng, 2) ? 1 : n - 1; i < n; i++)
+		pages[i] = first + (step == 1 ? i : n - 1 - i);
+	lock(g, page, n);
+	r = memctl_balloon_inflate(g->lease, pages, n, refused, &e);
+	if (r < 0)
+		oracle_error(w, "memctl_balloon_inflate", &e, (int)r);
+	for (uint64_t i = 0; r >= 0 && i < n; i++) {
+		uint64_t at = pages[i] - g->offset / PAGE;
+
+		w->tally.balloon_refused += refused[i];
+		if (!refused[i] || content_is_zero(g->addr + at * PAGE))
+			g->expect[at] = ((g->expect[at] >> 3) + 1) << 3 | CONTENT_ZERO;
+		else
+			verify(o, w, g, at, "when the balloon refused it");
+	}
+	w->tally.inflates++;
+	w->tally.inflated += r > 0 ? (uint64_t)r : 0;
+	if (r >= 0 && back) {
+		int gone = memctl_balloon_deflate(g->lease, pages, back, &e);
+
+		w->tally.deflates++;
+		if (gone < 0)
+			oracle_error(w, "memctl_balloon_deflate", &e, gone);
+		for (uint64_t i = 0; i < back; i++)
+			verify(o, w, g, pages[i] - g->offset / PAGE, "out of the balloon");
+		rewrite(o, w, g, pages[0] - g->offset / PAGE);
+	}
+	unlock(g, page, n);
+}
+
+/* A deflate takes nothing from anybody: of pages that are in the balloon, and of pages that are in use. */
+static void deflate(struct oracle *o, struct worker *w, struct ground *g, uint64_t page, uint64_t n)
+{
+	uint64_t pages[RUN_LONGEST];
+	struct memctl_error e = { 0 };
+	int r;
+
+	for (uint64_t i = 0; i < n; i++)
+		pages[i] = g->offset / PAGE + page + i;
+	/* without their locks, and now and then of all there are */
+	if (random_below(&w->rng, 16)) {
+		r = memctl_balloon_deflate(g->lease, pages, n, &e);
+		w->tally.deflates++;
+	} else {
+		r = memctl_balloon_start(o->client, &e);
+		w->tally.balloon_starts++;
+	}
+	if (r < 0)
+		oracle_error(w, "memctl_balloon_deflate or memctl_balloon_start", &e, r);
+}
+
 static void hint(struct worker *w, struct ground *g, uint64_t page, uint64_t n)
 {
 	struct memctl_error e = { 0 };
@@ -279,8 +340,12 @@ void ground_step(struct oracle *o, struct worker *w, struct ground *g)
 		if (what < 480)
 			rewrite(o, w, g, page);
 		unlock(g, page, 1);
-	} else if (what < 840) {
+	} else if (what < 830) {
 		discard(o, w, g, page, n);
+	} else if (what < 850) {
+		inflate(o, w, g, page, n);
+	} else if (what < 855) {
+		deflate(o, w, g, page, n);
 	} else if (what < 890) {
 		hint(w, g, page, n);
 	} else if (what < 910) {

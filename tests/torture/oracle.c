@@ -103,7 +103,8 @@ static void report(const struct oracle *o, const struct worker *w)
 #define FIELD(name) { #name, offsetof(struct tally, name) }
 		FIELD(verified_pages), FIELD(wrong_pages), FIELD(verified_words), FIELD(wrong_words), FIELD(writes),
 		FIELD(discards), FIELD(sweeps), FIELD(populates), FIELD(hints), FIELD(zaps), FIELD(pins),
-		FIELD(pins_refused), FIELD(reads_into), FIELD(writes_from), FIELD(system_calls), FIELD(leases),
+		FIELD(pins_refused), FIELD(inflates), FIELD(inflated), FIELD(balloon_refused), FIELD(deflates), FIELD(balloon_starts),
+		FIELD(reads_into), FIELD(writes_from), FIELD(system_calls), FIELD(leases),
 		FIELD(resets), FIELD(pokes), FIELD(errors),
 #undef FIELD
 	};
@@ -195,7 +196,7 @@ int main(int argc, char **argv)
 	pages = (vm.size - tenant_size) / PAGE;
 	workers = calloc(o.threads + 1, sizeof *workers);
 	if (!workers || memctl_connect(&connect, &o.client, &e) < 0 || memctl_register(o.client, &vm, &e) < 0 ||
-		memctl_lease(o.client, 0, pages * PAGE, &lease, &e) < 0 || memctl_helper_start(o.client, &e) < 0) {
+		memctl_lease(o.client, 0, pages * PAGE, &lease, &e) < 0 || memctl_balloon_start(o.client, &e) < 0 || memctl_helper_start(o.client, &e) < 0) {
 		fprintf(stderr, "oracle %u: %s: %s\n", o.owner, e.name, e.message);
 		return 1;
 	}

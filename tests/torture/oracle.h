@@ -16,6 +16,7 @@
 struct tally {
 	uint64_t verified_pages, wrong_pages, verified_words, wrong_words;
 	uint64_t writes, discards, sweeps, populates, hints, zaps, pins, pins_refused, reads_into, writes_from, system_calls;
+	uint64_t inflates, inflated, balloon_refused, deflates, balloon_starts;
 	uint64_t leases, resets, pokes, errors;
 };
 

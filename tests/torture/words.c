@@ -150,12 +150,22 @@ static void pin(struct oracle *o, struct worker *w)
 	unsigned mine = (WORDS - w->index + o->threads - 1) / o->threads;
 	uint64_t page = block(o) + random_below(&w->rng, block_pages(o) - PIN_PAGES);
 	struct memctl_error e = { 0 };
+	uint64_t pages[PIN_PAGES];
 	int r = memctl_pin(o->ground.lease, o->words_offset + page * PAGE, PIN_PAGES * PAGE, &e);
 
 	w->tally.pins++;
 	if (r == -ENOMEM) {
 		w->tally.pins_refused++;
 		return;
+	}
+	/* what is pinned is never taken, whoever asks for it */
+	for (unsigned i = 0; r == 0 && i < PIN_PAGES; i++)
+		pages[i] = o->words_offset / PAGE + page + i;
+	if (r == 0) {
+		ssize_t given = memctl_balloon_inflate(o->ground.lease, pages, PIN_PAGES, NULL, &e);
+
+		if (given)
+			oracle_error(w, "memctl_balloon_inflate of pinned pages", &e, (int)given);
 	}
 	for (unsigned i = 0; i < PIN_PAGES; i++) {
 		bool right = true;

@@ -308,6 +308,35 @@ static void do_range(int fd, enum op_id id, const struct op_pin_in *in)
 	}
 }
 
+/* ---- the balloon ---- */
+
+/* It keeps no book of what is in it. */
+static void do_balloon(int fd, enum op_id id, const struct op_balloon_inflate_in *in)
+{
+	struct op_balloon_inflate_out *out = calloc(1, sizeof *out);
+	char text[120] = "";
+	size_t n = 0;
+
+	for (unsigned i = 0; i < in->runs.n; i++) {
+		const struct op_run *run = &in->runs.run[i];
+
+		if (n < sizeof text - 40)
+			n += (size_t)snprintf(text + n, sizeof text - n, "%s%" PRIu64 ":%" PRIu64, i ? "," : "", run->page, run->count);
+		for (uint64_t page = run->page; page < run->page + run->count; page++) {
+			if (fake->refuse_odd && page % 2)
+				out->refused.run[out->refused.n++] = (struct op_run){ .page = page, .count = 1 };
+			else
+				out->pages++;
+		}
+	}
+	note("%s %" PRIu64 " %s", ops[id].name, in->lease, text);
+	if (id == OP_balloon_inflate)
+		reply(fd, id, out, -1);
+	else
+		reply(fd, id, &(struct op_balloon_deflate_out){ .pages = out->pages }, -1);
+	free(out);
+}
+
 /* ---- sharing ---- */
 
 static void do_join_pool(int fd, const struct op_join_pool_in *in)
@@ -464,6 +493,17 @@ static void do_op(int fd, const struct op *op, const void *in, struct wire_messa
 	case OP_advise:
 		note("advise %s", ((const struct op_advise_in *)in)->advice);
 		reply(fd, OP_advise, &advised, -1);
+		break;
+	case OP_balloon_start:
+		note("balloon_start");
+		reply(fd, OP_balloon_start, &(struct op_balloon_start_out){ .max = PAGE }, -1);
+		break;
+	case OP_balloon_poll:
+		reply(fd, OP_balloon_poll, &(struct op_balloon_poll_out){ .target = fake->target }, -1);
+		break;
+	case OP_balloon_inflate:
+	case OP_balloon_deflate:
+		do_balloon(fd, (enum op_id)(op - ops), in);
 		break;
 	case OP_done:
 		do_done(in);

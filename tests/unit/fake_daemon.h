@@ -40,6 +40,7 @@ struct fake {
 	_Atomic unsigned fail_pin;  /* the so-manieth Pin is refused; 0: none */
 	_Atomic bool wait_for_done; /* answer what is about a range only when a Done has come */
 	_Atomic bool no_pool;       /* refuse JoinPool */
+	_Atomic bool refuse_odd;    /* take no page of an odd number into the balloon */
 	_Atomic bool keep_frames;   /* drop no frames of what was shared: they are in home's way */
 
 	_Atomic unsigned die_before, die_after; /* an enum op_id + 1: when it is called, not done or not answered */
@@ -48,6 +49,7 @@ struct fake {
 	_Atomic unsigned not_now;	/* so many Resumes are refused for now */
 	_Atomic unsigned names_taken;	/* so many Registers are refused as VmExists */
 
+	_Atomic uint64_t target; /* BalloonPoll's reply */
 	_Atomic unsigned breaks; /* writes to protected pages that were let through */
 
 	/* What it saw, a line each: "Register a", "Done 1 0a", "bye". */

@@ -1,4 +1,5 @@
 /* The arena's wall, the words of a page map, and the stores, each by itself. */
+#include "base/clock.h"
 #include "mem/arena.h"
 #include "mem/cache.h"
 #include "mem/checksum.h"
@@ -7,13 +8,16 @@
 #include "mem/inject.h"
 #include "mem/page_map.h"
 #include "mem/swap.h"
+#include "mem/vm_impl.h"
 #include "tests/lib/check.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -66,6 +70,42 @@ static void arena_is_a_wall(void)
 	drop_arena();
 }
 
+/* Whoever was gathered, and stayed after all: charged beyond the capacity, and taken from again. */
+static void what_is_lent_comes_back_with_the_frames(void)
+{
+	struct arena_numbers n, now;
+	struct segment *s;
+
+	make_arena(UINT64_MAX);
+	CHECK(segment_new(&s, arena, &payer, SEGMENT_LEASE, nobody, "", 64 << 20, &problem) == 0);
+	arena_numbers(arena, &n);
+	arena_lend(arena, 1000);
+	arena_unlend(arena, 1000);
+	arena_numbers(arena, &now);
+	CHECK_EQ(now.capacity_frames, n.capacity_frames);
+	arena_lend(arena, 1000);
+	CHECK(segment_charge(s, n.capacity_frames + 900 - n.reserve_frames, CHARGE_GUEST) == 0);
+	arena_unlend(arena, 1000);
+	arena_numbers(arena, &now);
+	CHECK_EQ(now.capacity_frames, n.capacity_frames);
+	CHECK_EQ(now.free_frames, 0);
+	/* no guest page, and none is promised; but what an eviction needs */
+	CHECK_EQ(segment_charge(s, 1, CHARGE_GUEST), -ENOMEM);
+	CHECK(segment_charge(s, n.reserve_frames, CHARGE_STORE) == 0);
+	CHECK_EQ(segment_charge(s, 1, CHARGE_STORE), -ENOMEM);
+	for (unsigned i = 0; i < 900; i++)
+		segment_uncharge(s, 1);
+	CHECK_EQ(segment_charge(s, 1, CHARGE_GUEST), -ENOMEM);
+	segment_uncharge(s, 2 * n.reserve_frames);
+	/* all as it was */
+	CHECK_EQ(frames_free(), 2 * n.reserve_frames);
+	CHECK(segment_charge(s, n.reserve_frames, CHARGE_GUEST) == 0);
+	CHECK_EQ(segment_charge(s, 1, CHARGE_GUEST), -ENOMEM);
+	segment_free(s);
+	CHECK_EQ(frames_free(), n.capacity_frames);
+	drop_arena();
+}
+
 static void arena_keeps_a_limit(void)
 {
 	struct segment *s;
@@ -102,11 +142,85 @@ static void arena_tells_of_a_shortage_once(void)
 	for (unsigned i = 0; i < 10; i++)
 		CHECK(segment_charge(s, 1, CHARGE_GUEST) == 0);
 	CHECK_EQ(crossings, 1);
-	CHECK(arena_rearm(arena));
+	CHECK(arena_rearm(arena, 1000));
 	CHECK(segment_charge(s, 1, CHARGE_GUEST) == 0);
 	CHECK_EQ(crossings, 2);
+	/* whoever has been told waits for the next threshold below; it is short all the same */
+	CHECK(!arena_rearm(arena, 900));
+	CHECK(segment_charge(s, frames_free() - 900, CHARGE_GUEST) == 0);
+	CHECK_EQ(crossings, 2);
+	CHECK(arena_is_short(arena));
+	CHECK(segment_charge(s, 1, CHARGE_GUEST) == 0);
+	CHECK_EQ(crossings, 3);
 	segment_free(s);
-	CHECK(!arena_rearm(arena));
+	CHECK(!arena_rearm(arena, 1000));
+	drop_arena();
+}
+
+/* An instant counts once, however many threads wait then. */
+static void stalls_are_not_added_up(void)
+{
+	struct stall s = { .lock = PTHREAD_MUTEX_INITIALIZER };
+	uint64_t at = now_ns() - 1000, told;
+
+	stall_begin(&s, at - 900);
+	stall_begin(&s, at - 800);
+	stall_end(&s, at - 700);
+	stall_begin(&s, at - 700);
+	stall_end(&s, at - 600);
+	stall_end(&s, at - 500);
+	CHECK_EQ(stall_total_ns(&s), 400);
+	/* one that was noticed late, from before the others' end: the part that they have counted is not counted again */
+	stall_begin(&s, at - 650);
+	stall_end(&s, at - 400);
+	CHECK_EQ(stall_total_ns(&s), 500);
+	stall_begin(&s, at - 450);
+	stall_end(&s, at - 420);
+	CHECK_EQ(stall_total_ns(&s), 500);
+	/* one that goes on counts until now, */
+	stall_begin(&s, at);
+	told = stall_total_ns(&s);
+	CHECK(told >= 1500);
+	/* and what was told stays, though its end was noted before */
+	stall_end(&s, at + 100);
+	CHECK_EQ(stall_total_ns(&s), told);
+}
+
+static void *wait_for_the_end_of_a_block(void *data)
+{
+	_Atomic bool *woken = data;
+
+	account_wait(&payer, 60 * NS_PER_S);
+	atomic_store(woken, true);
+	return NULL;
+}
+
+static void a_blocked_account_charges_no_guest_page(void)
+{
+	_Atomic bool woken = false;
+	struct segment *s;
+	pthread_t thread;
+
+	make_arena(UINT64_MAX);
+	CHECK(segment_new(&s, arena, &payer, SEGMENT_LEASE, nobody, "", 1 << 20, &problem) == 0);
+	account_set_blocked(&payer, true);
+	CHECK(account_is_blocked(&payer));
+	CHECK_EQ(segment_charge(s, 1, CHARGE_GUEST), -EBUSY);
+	/* what makes memory free is not held up, nor what is there already */
+	CHECK_EQ(segment_charge(s, 1, CHARGE_STORE), 0);
+	CHECK_EQ(segment_charge(s, 1, CHARGE_ADOPT), 0);
+	atomic_store(&payer.leaving, true);
+	CHECK_EQ(segment_charge(s, 1, CHARGE_GUEST), 0);
+	atomic_store(&payer.leaving, false);
+	CHECK_EQ(segment_charge(s, 1, CHARGE_GUEST), -EBUSY);
+	/* whoever waits is woken by the end of the block and by nothing else: there is memory enough */
+	CHECK_EQ(pthread_create(&thread, NULL, wait_for_the_end_of_a_block, &woken), 0);
+	account_wait(&payer, NS_PER_MS);
+	CHECK(!atomic_load(&woken));
+	account_set_blocked(&payer, false);
+	CHECK_EQ(pthread_join(thread, NULL), 0);
+	CHECK_EQ(segment_charge(s, 1, CHARGE_GUEST), 0);
+	segment_free(s);
 	drop_arena();
 }
 
@@ -429,18 +543,19 @@ static void swap_gives_back_what_it_took(void)
 	uint8_t *out = aligned_pages(RUN_MAX), *in = aligned_pages(RUN_MAX);
 	struct iovec v[RUN_MAX];
 	struct swap *s;
-	uint64_t first, second;
+	uint64_t first, second, numbers[RUN_MAX];
 
 	make_arena(UINT64_MAX);
-	CHECK_MSG(swap_new(&s, arena, &payer, nobody, "/var/tmp", 1 << 20, 1 << 20, false, &problem) == 0, "%s", problem.text);
+	CHECK_MSG(swap_new(&s, arena, &payer, nobody, "/var/tmp", &(struct swap_room){ 1 << 20, 1 << 20, .late = false }, &problem) == 0, "%s", problem.text);
 	for (unsigned i = 0; i < RUN_MAX; i++) {
 		fill_text(out + i * PAGE_SIZE, i + 1);
 		/* scattered, as victims are */
 		v[i] = (struct iovec){ out + (RUN_MAX - 1 - i) * PAGE_SIZE, PAGE_SIZE };
+		numbers[i] = swap_number(3, 1000 + i);
 	}
 	CHECK_EQ(swap_alloc(s, RUN_MAX, &first), RUN_MAX);
-	CHECK(swap_write(s, first, v, RUN_MAX) == 0);
-	CHECK(swap_read(s, first, RUN_MAX, in, NULL, 0) == 0);
+	CHECK(swap_write(s, first, v, numbers, RUN_MAX) == 0);
+	CHECK(swap_read(s, first, numbers[0], RUN_MAX, in, NULL, 0) == 0);
 	for (unsigned i = 0; i < RUN_MAX; i++)
 		CHECK(!memcmp(in + i * PAGE_SIZE, out + (RUN_MAX - 1 - i) * PAGE_SIZE, PAGE_SIZE));
 	CHECK_EQ(swap_used_slots(s), RUN_MAX);
@@ -455,31 +570,62 @@ static void swap_gives_back_what_it_took(void)
 	drop_arena();
 }
 
+/* A word that was damaged into naming a slot that is another page's. */
+static void swap_finds_another_pages_slot(void)
+{
+	uint8_t *buf = aligned_pages(2);
+	struct iovec v[2] = { { buf, PAGE_SIZE }, { buf + PAGE_SIZE, PAGE_SIZE } };
+	const uint64_t numbers[2] = { swap_number(0, 0), swap_number(1, 7) };
+	struct swap *s;
+	uint64_t slot, *sums;
+
+	make_arena(UINT64_MAX);
+	CHECK(swap_new(&s, arena, &payer, nobody, "/var/tmp", &(struct swap_room){ 1 << 20, 1 << 20, .late = false }, &problem) == 0);
+	fill_text(buf, 5);
+	fill_text(buf + PAGE_SIZE, 6);
+	CHECK_EQ(swap_alloc(s, 2, &slot), 2);
+	CHECK(swap_write(s, slot, v, numbers, 2) == 0);
+	for (unsigned i = 0; i < 2; i++) {
+		CHECK_EQ(swap_read(s, slot + i, numbers[i], 1, buf, NULL, 0), 0);
+		CHECK_EQ(swap_read(s, slot + i, numbers[!i], 1, buf, NULL, 0), -EBADMSG);
+		CHECK_EQ(swap_read(s, slot + i, numbers[i] + 1, 1, buf, NULL, 0), -EBADMSG);
+		CHECK_EQ(swap_read(s, slot + i, swap_number(2, numbers[i]), 1, buf, NULL, 0), -EBADMSG);
+	}
+	/* what state format 1 has written says nothing of whose it is, and is read all the same */
+	sums = (uint64_t *)swap_map(s)->addr;
+	sums[slot] = checksum_page(buf);
+	CHECK(swap_read(s, slot + 1, numbers[1], 1, buf, NULL, 0) == 0);
+	sums[slot + 1] = checksum_page(buf);
+	CHECK(swap_read(s, slot + 1, numbers[1], 1, buf, NULL, 0) == 0);
+	swap_free(s);
+	drop_arena();
+}
+
 static void swap_finds_damage(void)
 {
 	uint8_t *buf = aligned_pages(1);
 	struct iovec v = { buf, PAGE_SIZE };
 	struct direct direct;
 	struct swap *s;
-	uint64_t slot;
+	uint64_t slot, number = swap_number(1, 2);
 
 	direct_init(&direct);
 	make_arena(UINT64_MAX);
-	CHECK(swap_new(&s, arena, &payer, nobody, "/var/tmp", 1 << 20, 1 << 20, false, &problem) == 0);
+	CHECK(swap_new(&s, arena, &payer, nobody, "/var/tmp", &(struct swap_room){ 1 << 20, 1 << 20, .late = false }, &problem) == 0);
 	fill_text(buf, 5);
 	CHECK_EQ(swap_alloc(s, 1, &slot), 1);
-	CHECK(swap_write(s, slot, &v, 1) == 0);
+	CHECK(swap_write(s, slot, &v, &number, 1) == 0);
 	for (unsigned i = 0; i < 4; i++) { /* both ways of waiting */
 		memset(buf, 0, PAGE_SIZE);
-		CHECK(swap_read(s, slot, 1, buf, &direct, 50) == 0);
+		CHECK(swap_read(s, slot, number, 1, buf, &direct, 50) == 0);
 	}
 	inject.swap_corrupt = true;
-	CHECK_EQ(swap_read(s, slot, 1, buf, &direct, 50), -EBADMSG);
+	CHECK_EQ(swap_read(s, slot, number, 1, buf, &direct, 50), -EBADMSG);
 	inject.swap_corrupt = false;
 	inject.swap_read_errno = EIO;
-	CHECK_EQ(swap_read(s, slot, 1, buf, &direct, 50), -EIO);
+	CHECK_EQ(swap_read(s, slot, number, 1, buf, &direct, 50), -EIO);
 	inject.swap_write_errno = ENOSPC;
-	CHECK_EQ(swap_write(s, slot, &v, 1), -ENOSPC);
+	CHECK_EQ(swap_write(s, slot, &v, &number, 1), -ENOSPC);
 	direct_fini(&direct);
 	swap_free(s);
 	drop_arena();
@@ -508,15 +654,53 @@ static void a_read_is_waited_for_in_the_quicker_way(void)
 	CHECK(waited_awake(&d, 5000, 45000, 73000) > 980);
 }
 
+/* A disk that has room for half of what is asked for, and finds that out late, as some file systems do. */
+static bool disk_gets_full;
+static int grown_fd = -1;
+
+int posix_fallocate(int fd, off_t offset, off_t length)
+{
+	grown_fd = fd;
+	if (fallocate(fd, 0, offset, disk_gets_full ? length / 2 : length) < 0)
+		return errno;
+	return disk_gets_full ? ENOSPC : 0;
+}
+
+static off_t grown_bytes(void)
+{
+	struct stat st;
+
+	CHECK_EQ(fstat(grown_fd, &st), 0);
+	return st.st_size;
+}
+
+static void swap_grows_whole_or_not(void)
+{
+	struct swap *s;
+
+	make_arena(UINT64_MAX);
+	CHECK(swap_new(&s, arena, &payer, nobody, "/var/tmp", &(struct swap_room){ 4 << 20, 1 << 20, .late = false }, &problem) == 0);
+	CHECK_EQ(grown_bytes(), 1 << 20);
+	disk_gets_full = true;
+	CHECK_EQ(swap_grow(s, (3 << 20) / PAGE_SIZE, &problem), -ENOSPC);
+	disk_gets_full = false;
+	CHECK_EQ(grown_bytes(), 1 << 20);
+	CHECK_EQ(swap_size_bytes(s), 1 << 20);
+	CHECK_EQ(swap_grow(s, (3 << 20) / PAGE_SIZE, &problem), 0);
+	CHECK_EQ(grown_bytes(), 3 << 20);
+	swap_free(s);
+	drop_arena();
+}
+
 static void swap_is_allocated_or_refused(void)
 {
 	struct swap *s;
 
 	make_arena(UINT64_MAX);
-	CHECK_EQ(swap_new(&s, arena, &payer, nobody, "/var/tmp", 1ull << 44, 1ull << 44, false, &problem), -ENOSPC);
+	CHECK_EQ(swap_new(&s, arena, &payer, nobody, "/var/tmp", &(struct swap_room){ 1ull << 44, 1ull << 44, .late = false }, &problem), -ENOSPC);
 	CHECK(problem.kind == PROBLEM_NOT_ENOUGH_SWAP && problem.need == 1ull << 44);
-	CHECK(swap_new(&s, arena, &payer, nobody, "/nonexistent", 1 << 20, 1 << 20, false, &problem) < 0);
-	CHECK(swap_new(&s, arena, &payer, nobody, "/nonexistent", 0, 0, false, &problem) == 0); /* all reserved: no file */
+	CHECK(swap_new(&s, arena, &payer, nobody, "/nonexistent", &(struct swap_room){ 1 << 20, 1 << 20, .late = false }, &problem) < 0);
+	CHECK(swap_new(&s, arena, &payer, nobody, "/nonexistent", &(struct swap_room){ 0 }, &problem) == 0); /* all reserved: no file */
 	uint64_t slot;
 	CHECK_EQ(swap_alloc(s, 1, &slot), 0);
 	swap_free(s);
@@ -526,13 +710,17 @@ static void swap_is_allocated_or_refused(void)
 int main(int argc, char **argv)
 {
 	return check_main(argc, argv, (const struct scenario[]){
-		SCENARIO(arena_is_a_wall), SCENARIO(arena_keeps_a_limit), SCENARIO(arena_tells_of_a_shortage_once),
+		SCENARIO(arena_is_a_wall), SCENARIO(what_is_lent_comes_back_with_the_frames),
+		SCENARIO(arena_keeps_a_limit), SCENARIO(arena_tells_of_a_shortage_once),
+		SCENARIO(a_blocked_account_charges_no_guest_page), SCENARIO(stalls_are_not_added_up),
 		SCENARIO(arena_refuses_what_the_host_cannot_hold), SCENARIO(arena_refuses_huge_pages),
 		SCENARIO(arena_admits_to_its_size),
 		SCENARIO(segments_are_sealed_and_counted), SCENARIO(untouched_words_cost_nothing),
 		SCENARIO(a_word_has_one_holder), SCENARIO(codec_gives_back_what_it_took), SCENARIO(cache_keeps_objects),
 		SCENARIO(cache_oldest_block_holds_the_oldest), SCENARIO(cache_is_cleaned_of_holes), SCENARIO(cache_has_a_cap),
+		SCENARIO(swap_finds_another_pages_slot),
 		SCENARIO(swap_gives_back_what_it_took), SCENARIO(swap_finds_damage),
 		SCENARIO(a_read_is_waited_for_in_the_quicker_way), SCENARIO(swap_is_allocated_or_refused),
+		SCENARIO(swap_grows_whole_or_not),
 		{ 0 } });
 }

@@ -48,6 +48,13 @@ void call_continue(struct call *c, const struct op *op, const void *out)
 	sent[n_sent++] = *(const struct op_attend_out *)out;
 }
 
+static bool stream_is_read = true;
+
+bool session_is_taken(const struct session *s)
+{
+	return stream_is_read;
+}
+
 void call_fail(struct call *c, const struct wire_error *e)
 {
 	CHECK(c == &attend && e->message[0]);
@@ -209,6 +216,98 @@ static void what_is_asked_is_waited_for(void)
 	CHECK_EQ(n_told, 0);
 }
 
+static void targets_do_not_pile_up(void)
+{
+	int session;
+
+	begin();
+	attend.session = NULL;
+	CHECK_EQ(orders_balloon(o, 5), -ENOTCONN);
+	attend.session = (struct session *)&session;
+	stream_is_read = false;
+	CHECK_EQ(orders_balloon(o, 5), -EAGAIN);
+	CHECK_EQ(n_sent, 0);
+	stream_is_read = true;
+	CHECK_EQ(orders_balloon(o, 6), 0);
+	CHECK(n_sent == 1 && !strcmp(sent[0].kind, "balloon") && sent[0].lease == 0);
+	CHECK(sent[0].runs.n == 1 && sent[0].runs.run[0].page == 6 && sent[0].runs.run[0].count == 1);
+	/* nobody waits for it: an answer is to nothing, and its absence makes nobody mute */
+	CHECK_EQ(orders_done(o, sent[0].order, "", 0), -ENOENT);
+	end();
+	CHECK_EQ(orders_balloon(o, 7), -ENOTCONN);
+	attend.session = NULL;
+}
+
+static struct {
+	uint64_t order;
+	int r;
+	uint8_t bits[64];
+} seen[8];
+static unsigned n_seen;
+
+static void see(void *userdata, uint64_t order, int r, const uint8_t *bits)
+{
+	CHECK(userdata == &n_seen);
+	seen[n_seen].order = order;
+	seen[n_seen].r = r;
+	memcpy(seen[n_seen++].bits, bits, sizeof seen->bits);
+}
+
+static uint64_t look_later(void)
+{
+	static const struct run some[] = { { 10, 4 }, { 20, 5 } };
+	uint64_t id = 0;
+
+	CHECK_EQ(orders_present(o, lease, some, 2, see, &n_seen, &id), 0);
+	CHECK(id);
+	return id;
+}
+
+static void what_is_asked_without_waiting_is_told(void)
+{
+	uint64_t first, second, third;
+
+	n_seen = 0;
+	begin();
+	first = look_later();
+	turn_the_loop();
+	CHECK(n_sent == 1 && !strcmp(sent[0].kind, "present") && sent[0].order == first && sent[0].runs.n == 2);
+	CHECK_EQ(n_seen, 0);
+	CHECK_EQ(orders_done(o, first, "a501", 0), 0);
+	CHECK(n_seen == 1 && seen[0].order == first && seen[0].r == 0 && seen[0].bits[0] == 0xa5 && seen[0].bits[1] == 1);
+	CHECK_EQ(orders_done(o, first, "a501", 0), -ENOENT);
+	/* an answer that is none, one that was passed over, one that will not come any more: told once each */
+	first = look_later();
+	turn_the_loop();
+	CHECK_EQ(orders_done(o, first, "a5", 0), -EINVAL);
+	CHECK(n_seen == 2 && seen[1].order == first && seen[1].r == -EPROTO);
+	first = look_later();
+	second = look_later();
+	third = look_later();
+	turn_the_loop();
+	CHECK_EQ(orders_done(o, second, "0000", 0), 0);
+	CHECK(n_seen == 4 && seen[2].order == first && seen[2].r == -ETIMEDOUT && seen[3].order == second && seen[3].r == 0);
+	end();
+	CHECK(n_seen == 5 && seen[4].order == third && seen[4].r == -ENOTCONN);
+	CHECK_EQ(n_told, 0);
+}
+
+static void what_is_not_sent_is_not_told(void)
+{
+	static const struct run some = { 10, 4 };
+	uint64_t id;
+
+	n_seen = 0;
+	begin();
+	look_later();
+	orders_detach(o);
+	CHECK(n_seen == 1 && seen[0].r == -ENOTCONN);
+	turn_the_loop();
+	CHECK_EQ(orders_present(o, lease, &some, 1, see, &n_seen, &id), -ENOTCONN);
+	CHECK(n_seen == 1 && n_sent == 0);
+	orders_unref(o);
+}
+
 int main(int argc, char **argv)
 {
 	return check_main(argc, argv, (const struct scenario[]){
@@ -217,5 +316,8 @@ int main(int argc, char **argv)
 		SCENARIO(what_was_skipped_will_not_come),
 		SCENARIO(the_end_of_the_stream_is_told),
 		SCENARIO(what_is_asked_is_waited_for),
+		SCENARIO(targets_do_not_pile_up),
+		SCENARIO(what_is_asked_without_waiting_is_told),
+		SCENARIO(what_is_not_sent_is_not_told),
 		{ 0 } });
 }

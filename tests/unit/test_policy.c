@@ -94,11 +94,20 @@ static void states_settle_at_once(void)
 	}
 }
 
+/* Plans, and remembers what is to be remembered. */
+static void carry(struct policy_view *v, struct policy_plan *p, struct policy_vm_plan *vms)
+{
+	policy_plan(v, p, vms);
+	v->state = p->next_state;
+	v->reclaiming = p->next_reclaiming;
+}
+
 static struct policy_vm vm(uint64_t charged, uint64_t shares, uint64_t reservation)
 {
 	return (struct policy_vm){
 		.size_frames = charged * 2, .reservation_frames = reservation, .limit_frames = POLICY_NO_LIMIT,
 		.shares = shares, .charged_frames = charged, .reclaimable_frames = charged,
+		.active_frames = POLICY_ACTIVE_UNKNOWN,
 	};
 }
 
@@ -112,110 +121,104 @@ static struct policy_view view_of(const struct policy_vm *vms, size_t n, uint64_
 static void reclaim_starts_below_soft_and_ends_at_the_goal(void)
 {
 	struct policy_vm vms[1] = { vm(90000, 100, 0) };
-	struct policy_take takes[1];
-	struct policy_memory m = { 0 };
+	struct policy_vm_plan takes[1];
 	struct policy_plan p;
 	struct policy_view v = view_of(vms, 1, 640);
 
-	policy_plan(&v, &m, &p, takes);
-	CHECK_EQ(takes[0].host_frames, 0);
+	carry(&v, &p, takes);
+	CHECK_EQ(takes[0].host_take_frames, 0);
 	v.free_frames = 639;
-	policy_plan(&v, &m, &p, takes);
-	CHECK_EQ(takes[0].host_frames, 1101 - 639);
-	CHECK_EQ(m.state, HOST_SOFT);
+	carry(&v, &p, takes);
+	CHECK_EQ(takes[0].host_take_frames, 1101 - 639);
+	CHECK_EQ(p.next_state, HOST_SOFT);
 	v.free_frames = 1100; /* above soft, but begun */
-	policy_plan(&v, &m, &p, takes);
-	CHECK_EQ(takes[0].host_frames, 1);
+	carry(&v, &p, takes);
+	CHECK_EQ(takes[0].host_take_frames, 1);
 	v.free_frames = 1101;
-	policy_plan(&v, &m, &p, takes);
-	CHECK_EQ(takes[0].host_frames, 0);
+	carry(&v, &p, takes);
+	CHECK_EQ(takes[0].host_take_frames, 0);
 	v.free_frames = 1000; /* ended: starts again below soft only */
-	policy_plan(&v, &m, &p, takes);
-	CHECK_EQ(takes[0].host_frames, 0);
+	carry(&v, &p, takes);
+	CHECK_EQ(takes[0].host_take_frames, 0);
 }
 
 static void fewest_shares_per_frame_give_first(void)
 {
 	/* 10 frames a share, 20, 40: the last gives alone until it is at 20 */
 	struct policy_vm vms[3] = { vm(10000, 1000, 0), vm(20000, 1000, 0), vm(40000, 1000, 0) };
-	struct policy_take takes[3];
-	struct policy_memory m = { 0 };
+	struct policy_vm_plan takes[3];
 	struct policy_plan p;
 	struct policy_view v = view_of(vms, 3, 101);
 
-	policy_plan(&v, &m, &p, takes);
-	CHECK_EQ(takes[0].host_frames, 0);
-	CHECK_EQ(takes[1].host_frames, 0);
-	CHECK_EQ(takes[2].host_frames, 1000);
+	carry(&v, &p, takes);
+	CHECK_EQ(takes[0].host_take_frames, 0);
+	CHECK_EQ(takes[1].host_take_frames, 0);
+	CHECK_EQ(takes[2].host_take_frames, 1000);
 }
 
 static void equals_give_equally(void)
 {
 	struct policy_vm vms[4] = { vm(20000, 500, 0), vm(20000, 500, 0), vm(20000, 500, 0), vm(20000, 500, 0) };
-	struct policy_take takes[4];
-	struct policy_memory m = { 0 };
+	struct policy_vm_plan takes[4];
 	struct policy_plan p;
 	struct policy_view v = view_of(vms, 4, 101);
 
-	policy_plan(&v, &m, &p, takes);
+	carry(&v, &p, takes);
 	CHECK_EQ(p.host_frames, 1000);
 	for (int i = 0; i < 4; i++)
-		CHECK_EQ(takes[i].host_frames, 250);
+		CHECK_EQ(takes[i].host_take_frames, 250);
 }
 
 static void reservation_is_kept(void)
 {
 	struct policy_vm vms[2] = { vm(40000, 1, 39900), vm(40000, 1000, 0) };
-	struct policy_take takes[2];
-	struct policy_memory m = { 0 };
+	struct policy_vm_plan takes[2];
 	struct policy_plan p;
 	struct policy_view v = view_of(vms, 2, 101);
 
-	policy_plan(&v, &m, &p, takes);
-	CHECK_EQ(takes[0].host_frames, 100);
-	CHECK_EQ(takes[1].host_frames, 900);
+	carry(&v, &p, takes);
+	CHECK_EQ(takes[0].host_take_frames, 100);
+	CHECK_EQ(takes[1].host_take_frames, 900);
 	vms[1].reservation_frames = 40000;
-	policy_plan(&v, &m, &p, takes);
-	CHECK_EQ(takes[1].host_frames, 0);
+	carry(&v, &p, takes);
+	CHECK_EQ(takes[1].host_take_frames, 0);
 	CHECK_EQ(p.unmet_frames, 900);
 }
 
 static void no_shares_give_all_above_the_reservation_first(void)
 {
 	struct policy_vm vms[2] = { vm(500, 0, 100), vm(90000, 10, 0) };
-	struct policy_take takes[2];
-	struct policy_memory m = { 0 };
+	struct policy_vm_plan takes[2];
 	struct policy_plan p;
 	struct policy_view v = view_of(vms, 2, 101);
 
-	policy_plan(&v, &m, &p, takes);
-	CHECK_EQ(takes[0].host_frames, 400);
-	CHECK_EQ(takes[1].host_frames, 600);
+	carry(&v, &p, takes);
+	CHECK_EQ(takes[0].host_take_frames, 400);
+	CHECK_EQ(takes[1].host_take_frames, 600);
 }
 
 static void limit_is_a_cause_of_its_own(void)
 {
 	struct policy_vm vms[2] = { vm(10000, 10, 10000), vm(50000, 10, 0) };
-	struct policy_take takes[2];
-	struct policy_memory m = { 0 };
+	struct policy_vm_plan takes[2];
 	struct policy_plan p;
 	struct policy_view v = view_of(vms, 2, 30000);
 	uint64_t margin = policy_limit_margin_frames(10000);
 
 	vms[0].limit_frames = 10000; /* at its limit, which equals its reservation: its faults wait otherwise */
-	policy_plan(&v, &m, &p, takes);
-	CHECK_EQ(takes[0].limit_frames, margin);
-	CHECK_EQ(takes[0].host_frames, 0);
-	CHECK_EQ(takes[1].limit_frames, 0);
+	carry(&v, &p, takes);
+	CHECK_EQ(takes[0].limit_take_frames, margin);
+	CHECK_EQ(takes[0].host_take_frames, 0);
+	CHECK_EQ(takes[1].limit_take_frames, 0);
 	vms[0].charged_frames = 10000 - margin / 2; /* room enough for now */
-	policy_plan(&v, &m, &p, takes);
-	CHECK_EQ(takes[0].limit_frames, 0);
+	carry(&v, &p, takes);
+	CHECK_EQ(takes[0].limit_take_frames, 0);
 
 	/* when the host is short as well, what a limit frees is not taken twice */
 	vms[0] = vm(10000, 10, 0);
 	vms[0].limit_frames = 5000;
 	v.free_frames = 101;
-	policy_plan(&v, &m, &p, takes);
+	carry(&v, &p, takes);
 	CHECK_EQ(p.need_frames, 1000);
 	CHECK(p.limit_frames > 5000);
 	CHECK_EQ(p.host_frames, 0);
@@ -249,10 +252,9 @@ static void properties_hold_on_random_views(void)
 
 	for (int round = 0; round < 20000; round++) {
 		struct policy_vm vms[MOST];
-		struct policy_take takes[MOST];
+		struct policy_vm_plan takes[MOST];
 		size_t n = rnd(MOST + 1);
 		uint64_t charged = 0, can = 0, host = 0, limit = 0;
-		struct policy_memory m = { .state = (enum host_state)rnd(HOST_STATES), .reclaiming = rnd(2) };
 		struct policy_plan p;
 		struct policy_view v;
 
@@ -260,28 +262,29 @@ static void properties_hold_on_random_views(void)
 			vms[i] = random_vm();
 			charged += vms[i].charged_frames;
 		}
-		v = (struct policy_view){ .capacity_frames = charged + rnd(charged / 10 + 1), .n_vms = n, .vms = vms };
+		v = (struct policy_view){ .capacity_frames = charged + rnd(charged / 10 + 1), .n_vms = n, .vms = vms,
+			.state = rnd(HOST_STATES), .reclaiming = rnd(2) };
 		v.free_frames = v.capacity_frames - charged;
-		policy_plan(&v, &m, &p, takes);
+		carry(&v, &p, takes);
 		for (size_t i = 0; i < n; i++) {
 			const struct policy_vm *one = &vms[i];
-			uint64_t after = one->charged_frames - takes[i].limit_frames - takes[i].host_frames;
-			uint64_t left = one->charged_frames - takes[i].limit_frames;
+			uint64_t after = one->charged_frames - takes[i].limit_take_frames - takes[i].host_take_frames;
+			uint64_t left = one->charged_frames - takes[i].limit_take_frames;
 			uint64_t most = above(left, one->reservation_frames);
-			uint64_t rest = one->reclaimable_frames - takes[i].limit_frames;
+			uint64_t rest = one->reclaimable_frames - takes[i].limit_take_frames;
 
-			CHECK(takes[i].limit_frames + takes[i].host_frames <= one->reclaimable_frames);
-			CHECK(!takes[i].host_frames || after >= one->reservation_frames);
-			CHECK(!takes[i].limit_frames || one->limit_frames != POLICY_NO_LIMIT);
+			CHECK(takes[i].limit_take_frames + takes[i].host_take_frames <= one->reclaimable_frames);
+			CHECK(!takes[i].host_take_frames || after >= one->reservation_frames);
+			CHECK(!takes[i].limit_take_frames || one->limit_frames != POLICY_NO_LIMIT);
 			CHECK(one->limit_frames == POLICY_NO_LIMIT || after <= one->limit_frames ||
-				takes[i].limit_frames == one->reclaimable_frames);
+				takes[i].limit_take_frames == one->reclaimable_frames);
 			can += most < rest ? most : rest;
-			host += takes[i].host_frames;
-			limit += takes[i].limit_frames;
+			host += takes[i].host_take_frames;
+			limit += takes[i].limit_take_frames;
 		}
 		CHECK_EQ(p.host_frames, host);
 		CHECK_EQ(p.limit_frames, limit);
-		if (!m.reclaiming)
+		if (!p.next_reclaiming)
 			CHECK_EQ(host, 0);
 		else if (p.need_frames > limit)	/* exactly the need, or all there is */
 			CHECK_EQ(host, can < p.need_frames - limit ? can : p.need_frames - limit);
@@ -289,13 +292,13 @@ static void properties_hold_on_random_views(void)
 
 		/* min-funding: who could give more holds no more frames a share than a giver still does */
 		for (size_t i = 0; i < n; i++) {
-			double held = (double)(vms[i].charged_frames - takes[i].limit_frames - takes[i].host_frames);
+			double held = (double)(vms[i].charged_frames - takes[i].limit_take_frames - takes[i].host_take_frames);
 
-			if (!takes[i].host_frames || !vms[i].shares)
+			if (!takes[i].host_take_frames || !vms[i].shares)
 				continue;
 			for (size_t j = 0; j < n; j++) {
-				uint64_t has = vms[j].charged_frames - takes[j].limit_frames - takes[j].host_frames;
-				uint64_t spare = vms[j].reclaimable_frames - takes[j].limit_frames - takes[j].host_frames;
+				uint64_t has = vms[j].charged_frames - takes[j].limit_take_frames - takes[j].host_take_frames;
+				uint64_t spare = vms[j].reclaimable_frames - takes[j].limit_take_frames - takes[j].host_take_frames;
 
 				if (!spare || has <= vms[j].reservation_frames || !vms[j].shares)
 					continue;
@@ -308,7 +311,7 @@ static void properties_hold_on_random_views(void)
 static void the_same_view_gives_the_same_plan(void)
 {
 	struct policy_vm vms[30];
-	struct policy_take first[30], second[30];
+	struct policy_vm_plan first[30], second[30];
 	struct policy_plan p;
 	uint64_t charged = 0;
 
@@ -317,10 +320,9 @@ static void the_same_view_gives_the_same_plan(void)
 		charged += vms[i].charged_frames;
 	}
 	for (int i = 0; i < 2; i++) {
-		struct policy_memory m = { .reclaiming = true };
-		struct policy_view v = { .capacity_frames = charged + 100, .free_frames = 100, .n_vms = 30, .vms = vms };
+		struct policy_view v = { .capacity_frames = charged + 100, .free_frames = 100, .reclaiming = 1, .n_vms = 30, .vms = vms };
 
-		policy_plan(&v, &m, &p, i ? second : first);
+		carry(&v, &p, i ? second : first);
 	}
 	CHECK(!memcmp(first, second, sizeof first));
 }
@@ -328,9 +330,8 @@ static void the_same_view_gives_the_same_plan(void)
 static void ten_thousand_vms_are_planned_in_time(void)
 {
 	static struct policy_vm vms[10000];
-	static struct policy_take takes[10000];
+	static struct policy_vm_plan takes[10000];
 	uint64_t charged = 0, begun;
-	struct policy_memory m = { .reclaiming = true };
 	struct policy_plan p;
 	struct policy_view v;
 
@@ -338,9 +339,9 @@ static void ten_thousand_vms_are_planned_in_time(void)
 		vms[i] = random_vm();
 		charged += vms[i].charged_frames;
 	}
-	v = (struct policy_view){ .capacity_frames = charged + 1, .free_frames = 1, .n_vms = 10000, .vms = vms };
+	v = (struct policy_view){ .capacity_frames = charged + 1, .free_frames = 1, .reclaiming = 1, .n_vms = 10000, .vms = vms };
 	begun = clock_ns(CLOCK_THREAD_CPUTIME_ID);
-	policy_plan(&v, &m, &p, takes);
+	carry(&v, &p, takes);
 	begun = clock_ns(CLOCK_THREAD_CPUTIME_ID) - begun;
 	CHECK(p.host_frames + p.limit_frames > 0);
 	/* some 5 ms built with optimisation; generous for sanitizers */

@@ -140,6 +140,120 @@ static void rows_arrive(void)
 	end();
 }
 
+static const struct record_number plan_numbers[] = { { "state", "input", "policy", "How short the host is." } };
+static const struct record_number plan_vm_numbers[] = { { "charged_frames", "input", "policy", "What it holds." } };
+
+static struct record_options options_of_plans(void)
+{
+	struct record_options o = options();
+
+	o.plan_numbers = plan_numbers;
+	o.plan_vm_numbers = plan_vm_numbers;
+	o.n_plan_numbers = o.n_plan_vm_numbers = 1;
+	return o;
+}
+
+static void plans_are_kept_whole(void)
+{
+	const struct record_plan_vm vms[] = {
+		{ "zebra", (const uint64_t[]){ 7 } }, { "ant", (const uint64_t[]){ UINT64_MAX } },
+	};
+	struct record_options o = options_of_plans();
+	struct record *r;
+
+	begin();
+	r = open_record(&o);
+	record_plan(r, 10, (uint64_t[]){ 3 }, vms, 2);
+	record_plan(r, 11, (uint64_t[]){ 4 }, NULL, 0);
+	record_close(r);
+	CHECK_EQ(ask("SELECT state FROM plan WHERE ts = 10"), 3);
+	CHECK_EQ(ask("SELECT state FROM plan WHERE ts = 11"), 4);
+	/* their order is that of the plan, not of their names */
+	CHECK_EQ(ask("SELECT charged_frames FROM plan_vm WHERE ts = 10 AND nth = 0 AND vm = 'zebra'"), 7);
+	CHECK(ask("SELECT charged_frames FROM plan_vm WHERE ts = 10 AND nth = 1 AND vm = 'ant'") == INT64_MAX);
+	CHECK_EQ(ask("SELECT count(*) FROM plan_vm"), 2);
+	CHECK_EQ(ask("SELECT count(*) FROM catalogue WHERE source = 'plan_vm' AND kind = 'input'"), 1);
+	end();
+}
+
+static const uint64_t of_a_vm[] = { 1 };
+
+static void plans_are_dropped_whole_and_first(void)
+{
+	struct record_plan_vm vms[30];
+	struct record_options o = options_of_plans();
+	struct record_counts c;
+	struct record *r;
+	sqlite3 *db = NULL;
+
+	begin();
+	for (unsigned i = 0; i < 30; i++)
+		vms[i] = (struct record_plan_vm){ "vm", of_a_vm };
+	o.queue_max = 100;
+	r = open_record(&o);
+	CHECK(sqlite3_open(path, &db) == SQLITE_OK);
+	CHECK(sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK);
+	/* the writer may have taken the first; of the others half a queue holds one */
+	for (uint64_t t = 1; t <= 10; t++)
+		record_plan(r, t, (uint64_t[]){ 0 }, vms, 30);
+	record_counts(r, &c);
+	CHECK(c.dropped >= 8 * 31 && c.dropped % 31 == 0);
+	for (uint64_t t = 1; t <= 69; t++)
+		record_host(r, t, (uint64_t[]){ t });
+	record_counts(r, &c);
+	CHECK_EQ(c.dropped % 31, 0);
+	CHECK(sqlite3_exec(db, "COMMIT", NULL, NULL, NULL) == SQLITE_OK);
+	sqlite3_close(db);
+	record_close(r);
+	CHECK_EQ(ask("SELECT count(*) FROM host"), 69);
+	CHECK_EQ(ask("SELECT count(*) FROM plan_vm") , 30 * ask("SELECT count(*) FROM plan"));
+	end();
+}
+
+static void a_plan_of_many_vms_is_kept(void)
+{
+	struct record_plan_vm vms[100];
+	struct record_options o = options_of_plans();
+	struct record_counts c;
+	struct record *r;
+
+	begin();
+	for (unsigned i = 0; i < 100; i++)
+		vms[i] = (struct record_plan_vm){ "vm", of_a_vm };
+	o.queue_max = 40;
+	r = open_record(&o);
+	record_plan(r, 1, (uint64_t[]){ 0 }, vms, 100);
+	/* wherever the plan is: half of the queue is free */
+	for (uint64_t t = 1; t <= 20; t++)
+		record_host(r, t, (uint64_t[]){ t });
+	record_counts(r, &c);
+	CHECK_EQ(c.dropped, 0);
+	record_close(r);
+	CHECK_EQ(ask("SELECT count(*) FROM plan_vm"), 100);
+	CHECK_EQ(ask("SELECT count(*) FROM host"), 20);
+	end();
+}
+
+static void old_plans_go_before_old_samples(void)
+{
+	struct record_options o = options_of_plans();
+	uint64_t now_ms = wall_ns() / NS_PER_MS;
+	struct record *r;
+
+	begin();
+	o.keep_seconds = 1000000;
+	o.keep_plan_seconds = 60;
+	r = open_record(&o);
+	record_plan(r, now_ms - 100000, (uint64_t[]){ 1 }, NULL, 0);
+	record_plan(r, now_ms, (uint64_t[]){ 2 }, NULL, 0);
+	record_host(r, now_ms - 100000, (uint64_t[]){ 1 });
+	record_close(r);
+	CHECK_EQ(ask("SELECT state FROM plan"), 2);
+	CHECK_EQ(ask("SELECT count(*) FROM plan"), 1);
+	CHECK_EQ(ask("SELECT count(*) FROM host"), 1);
+	end();
+}
+
 static void catalogue_says_what_the_columns_are(void)
 {
 	struct record_options o = options();
@@ -410,7 +524,8 @@ static void wrong_path_is_told(void)
 int main(int argc, char **argv)
 {
 	return check_main(argc, argv, (const struct scenario[]){
-		SCENARIO(rows_arrive),
+		SCENARIO(rows_arrive), SCENARIO(plans_are_kept_whole), SCENARIO(plans_are_dropped_whole_and_first),
+		SCENARIO(a_plan_of_many_vms_is_kept), SCENARIO(old_plans_go_before_old_samples),
 		SCENARIO(catalogue_says_what_the_columns_are),
 		SCENARIO(close_writes_what_waits),
 		SCENARIO(nobody_waits_for_a_locked_database),

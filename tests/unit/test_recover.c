@@ -242,6 +242,10 @@ static void make_world(void)
 		leave_word(v, 30, word_of(v, 30) | WORD_BUSY | WORD_CLEAN);
 		leave_word(v, 31, word_make(PAGE_ZERO, 0) | WORD_BUSY | WORD_MOVING);
 		leave_word(v, 0, word_of(v, 0) | WORD_BUSY);
+		/* in the balloon; an inflate that had punched; one that had not: 32 has data */
+		leave_word(v, 60, word_make(PAGE_BALLOONED, 0));
+		leave_word(v, 61, word_make(PAGE_BALLOONED, 0) | WORD_BUSY | WORD_MOVING);
+		leave_word(v, 32, word_make(PAGE_BALLOONED, 0) | WORD_BUSY | WORD_MOVING);
 		if (v == APART)
 			continue;
 		/* mapped by an order that was answered; one that was not; a page that had been written to */
@@ -380,6 +384,7 @@ static int see(struct lease *l, struct bench *b, unsigned page, uint8_t *buf)
 		return pread(l->memory->fd, buf, PAGE_SIZE, (off_t)(page * PAGE_SIZE)) == (ssize_t)PAGE_SIZE;
 	switch (word_state(w)) {
 	case PAGE_ZERO:
+	case PAGE_BALLOONED:
 	case PAGE_RESIDENT:
 		memset(buf, 0, PAGE_SIZE);
 		return 1;
@@ -511,6 +516,9 @@ static void nothing_damaged(void)
 	CHECK_EQ(numbers.in_question, 2);
 	for (unsigned v = 0; v < VMS; v++)
 		CHECK_MSG(is_whole(&w, v), "%s", names[v]);
+	/* what had been punched is in the balloon, what had not is resident as before */
+	for (unsigned v = 0; v < VMS; v++)
+		CHECK_EQ(atomic_load(&w.vm[v]->pages[PAGE_BALLOONED]), 2);
 	give_back(&w);
 }
 
