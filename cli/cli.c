@@ -90,6 +90,19 @@ int cli_print_json(const struct value *reply)
 	return EXIT_OK;
 }
 
+int cli_do(struct cli *c, const char *method, const char *const pairs[][2])
+{
+	struct value *reply;
+	int r = cli_ask(c, method, pairs, &reply);
+
+	if (r)
+		return r;
+	if (c->json)
+		r = cli_print_json(reply);
+	value_close(reply);
+	return r;
+}
+
 /* The time of day, with the day if it is not today. */
 static void put_time(uint64_t ms, char text[static 32])
 {

@@ -86,6 +86,8 @@ extern const struct column vm_list_columns[], vm_pmap_columns[], stat_columns[],
 /* A question to the daemon; `pairs` as of value_parameters, NULL: none.  EXIT_OK and *ret, the caller's for
  * value_close; otherwise it has said what went wrong. */
 int cli_ask(struct cli *c, const char *method, const char *const pairs[][2], struct value **ret);
+/* A command whose reply is of interest under --json only. */
+int cli_do(struct cli *c, const char *method, const char *const pairs[][2]);
 void cli_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* A reply under --json. */

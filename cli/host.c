@@ -193,18 +193,10 @@ static int show_settings(struct cli *c, const char *setting)
 int run_tune(struct cli *c, char **arguments, unsigned n)
 {
 	const char *pairs[][2] = { { "setting", n ? arguments[0] : NULL }, { "value", n > 1 ? arguments[1] : NULL }, { NULL } };
-	struct value *reply;
-	int r;
 
 	if (n < 2)
 		return show_settings(c, pairs[0][1]);
-	r = cli_ask(c, "org.memctl.Tune", pairs, &reply);
-	if (r)
-		return r;
-	if (c->json)
-		r = cli_print_json(reply);
-	value_close(reply);
-	return r;
+	return cli_do(c, "org.memctl.Tune", pairs);
 }
 
 const struct column catalogue_columns[] = {

@@ -57,14 +57,6 @@ int run_share_top(struct cli *c, char **arguments, unsigned n)
 int run_share_scan(struct cli *c, char **arguments, unsigned n)
 {
 	const char *pairs[][2] = { { "vm", n ? arguments[0] : NULL }, { NULL } };
-	struct value *reply;
-	int r;
 
-	r = cli_ask(c, "org.memctl.ScanVm", pairs, &reply);
-	if (r)
-		return r;
-	if (c->json)
-		r = cli_print_json(reply);
-	value_close(reply);
-	return r;
+	return cli_do(c, "org.memctl.ScanVm", pairs);
 }

@@ -237,17 +237,9 @@ int run_vm_show(struct cli *c, char **arguments, unsigned n)
 int run_vm_rm(struct cli *c, char **arguments, unsigned n)
 {
 	const char *pairs[][2] = { { "vm", arguments[0] }, { NULL } };
-	struct value *reply;
-	int r;
 
 	(void)n;
-	r = cli_ask(c, "org.memctl.RemoveVm", pairs, &reply);
-	if (r)
-		return r;
-	if (c->json)
-		r = cli_print_json(reply);
-	value_close(reply);
-	return r;
+	return cli_do(c, "org.memctl.RemoveVm", pairs);
 }
 
 const struct column vm_pmap_columns[] = {

@@ -15,9 +15,7 @@ const struct vm_setting vm_settings[VM_SETTINGS] = {
 int run_vm_set(struct cli *c, char **arguments, unsigned n)
 {
 	const char *pairs[VM_SETTINGS + 2][2] = { { "vm", arguments[0] } };
-	struct value *reply;
 	unsigned given = 1;
-	int r;
 
 	(void)n;
 	for (unsigned i = 0; i < VM_SETTINGS; i++) {
@@ -34,13 +32,7 @@ int run_vm_set(struct cli *c, char **arguments, unsigned n)
 		cli_error("nothing to set; see memctl help vm set");
 		return EXIT_USAGE;
 	}
-	r = cli_ask(c, "org.memctl.SetVm", pairs, &reply);
-	if (r)
-		return r;
-	if (c->json)
-		r = cli_print_json(reply);
-	value_close(reply);
-	return r;
+	return cli_do(c, "org.memctl.SetVm", pairs);
 }
 
 /* Until none is under way any more. */
