@@ -233,9 +233,10 @@ static void targets_do_not_pile_up(void)
 	CHECK(sent[0].runs.n == 1 && sent[0].runs.run[0].page == 6 && sent[0].runs.run[0].count == 1);
 	/* nobody waits for it: an answer is to nothing, and its absence makes nobody mute */
 	CHECK_EQ(orders_done(o, sent[0].order, "", 0), -ENOENT);
-	end();
+	orders_detach(o);
 	CHECK_EQ(orders_balloon(o, 7), -ENOTCONN);
 	attend.session = NULL;
+	end();
 }
 
 static struct {
