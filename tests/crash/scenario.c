@@ -397,6 +397,8 @@ static void share_and_break(void)
  * must be there, which a restart in between may have changed. */
 static void make_cold(unsigned page, unsigned other)
 {
+	/* after a restart it may have come home, and be shared again only by the next look at it */
+	await(other, "shared", true);
 	for (unsigned i = 0; i < 200; i++) {
 		if (i >= 10)
 			nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL); /* somebody is at the entry: after a restart it may be written away just now */
