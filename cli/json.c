@@ -54,11 +54,6 @@ bool value_is_object(const struct value *j)
 	return json_is_object(in(j));
 }
 
-bool value_is_array(const struct value *j)
-{
-	return json_is_array(in(j));
-}
-
 size_t value_items(const struct value *j)
 {
 	return json_array_size(in(j));

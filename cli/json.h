@@ -15,7 +15,6 @@ void value_close(struct value *j);
 /* A member, by a path of keys ("status.arena.free_bytes"); NULL if there is none. */
 const struct value *value_at(const struct value *j, const char *path);
 bool value_is_object(const struct value *j);
-bool value_is_array(const struct value *j);
 /* Items of an array, 0 if it is none. */
 size_t value_items(const struct value *j);
 const struct value *value_item(const struct value *j, size_t i);

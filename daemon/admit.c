@@ -10,11 +10,6 @@ static unsigned long long mib(uint64_t frames)
 	return (unsigned long long)(frames * PAGE_SIZE >> 20);
 }
 
-uint64_t admit_break_reserve_frames(uint64_t size_bytes, bool sharing)
-{
-	return policy_break_reserve_frames(size_bytes / PAGE_SIZE, sharing);
-}
-
 /* Room for its swap file; a directory that is not there says so when the file is made. */
 static uint64_t swap_room_frames(const struct vm_config *c, uint64_t has_frames)
 {

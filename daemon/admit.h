@@ -4,7 +4,5 @@
 
 #include "ops_dispatch.h"
 
-/* The frames for breaks that a VM of this size is promised. */
-uint64_t admit_break_reserve_frames(uint64_t size_bytes, bool sharing);
 /* `c`: as it is to be; `vm`: which VM has something already, NULL: a new one.  false: the call has been refused, with the numbers. */
 bool admit(struct daemon *d, struct call *call, const struct vm_config *c, struct vm *vm);

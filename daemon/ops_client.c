@@ -9,6 +9,7 @@
 #include "resources.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "policy/admission.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -47,6 +48,16 @@ const char *client_sharing_now(const struct client *c)
 	enum sharing now = vm_sharing(c->vm);
 
 	return now == SHARING_POOL ? c->sharing : withheld[now];
+}
+
+uint64_t client_active_pages(struct vm *vm)
+{
+	uint64_t pages = 0;
+
+	for (struct lease *l = vm_first_lease(vm); l; l = lease_next(l))
+		if (lease_is_active(l))
+			pages += lease_size_bytes(l) / PAGE_SIZE;
+	return pages;
 }
 
 bool client_calls_on(const struct client *c, const struct session *s)
@@ -366,7 +377,7 @@ void do_register(struct daemon *d, struct call *call, const struct op_register_i
 		return;
 	}
 	snprintf(vc.swap_dir, sizeof vc.swap_dir, "%s", in->swap_dir[0] ? in->swap_dir : d->config.swap_dir);
-	vc.break_reserve_frames = admit_break_reserve_frames(vc.size_bytes, sharing.kind != POLICY_SHARING_OFF);
+	vc.break_reserve_frames = policy_break_reserve_frames(vc.size_bytes / PAGE_SIZE, sharing.kind != POLICY_SHARING_OFF);
 	if (!admit(d, call, &vc, NULL))
 		return;
 	r = make_client(d, &vc, &c, &p);

@@ -68,6 +68,8 @@ struct client {
 struct client *client_find(struct daemon *d, const char *vm);
 /* The lease of the VM that covers `gpa`, or the first one above it; NULL: none. */
 struct lease *client_lease_from(struct vm *vm, uint64_t gpa);
+/* Pages of its leases that are in use by it. */
+uint64_t client_active_pages(struct vm *vm);
 bool client_calls_on(const struct client *c, const struct session *s);
 void client_session_closed(struct client *c, struct session *s);
 /* Ends it; `why` for the log. */

@@ -45,16 +45,6 @@ static struct policy_activity_settings settings_of(const struct daemon *d)
 		.min_pct = (unsigned)d->config.sample_active_pct_min };
 }
 
-static uint64_t leased_pages(struct vm *vm)
-{
-	uint64_t pages = 0;
-
-	for (struct lease *l = vm_first_lease(vm); l; l = lease_next(l))
-		if (lease_is_active(l))
-			pages += lease_size_bytes(l) / PAGE_SIZE;
-	return pages;
-}
-
 /* Pages that were used, as far as it can be seen without the client: they came in by faults, or their protection ended. */
 static uint64_t used_pages(struct vm *vm)
 {
@@ -67,7 +57,7 @@ static uint64_t used_pages(struct vm *vm)
 static void tell(struct client *c)
 {
 	struct policy_activity_settings how = settings_of(c->daemon);
-	uint64_t pages = leased_pages(c->vm);
+	uint64_t pages = client_active_pages(c->vm);
 	struct policy_active a;
 
 	policy_activity_get(&c->sampler.activity, &how, pages, &a);
@@ -99,7 +89,7 @@ static int by_place(const void *a, const void *b)
 static void draw(struct client *c)
 {
 	struct sampler_vm *v = &c->sampler;
-	uint64_t pages = leased_pages(c->vm), place[POLICY_SAMPLE_PAGES], first = 0;
+	uint64_t pages = client_active_pages(c->vm), place[POLICY_SAMPLE_PAGES], first = 0;
 	unsigned want = pages < POLICY_SAMPLE_PAGES ? (unsigned)pages : POLICY_SAMPLE_PAGES, i = 0;
 
 	if (!v->random)
@@ -239,7 +229,7 @@ static void estimate(struct client *c)
 	struct sampler_vm *v = &c->sampler;
 
 	v->order = 0;
-	policy_activity_estimate(&v->activity, used_pages(c->vm) - v->used, leased_pages(c->vm));
+	policy_activity_estimate(&v->activity, used_pages(c->vm) - v->used, client_active_pages(c->vm));
 	tell(c);
 }
 

@@ -51,9 +51,7 @@ static void look_at(struct client *c)
 	v->policy.asked = false;
 	if (vm_sharing(c->vm) == SHARING_OFF)
 		return;
-	for (struct lease *l = vm_first_lease(c->vm); l; l = lease_next(l))
-		if (lease_is_active(l))
-			v->policy.pages += lease_size_bytes(l) / PAGE_SIZE;
+	v->policy.pages = client_active_pages(c->vm);
 	if (v->asked_until && vm_scan_passes(c->vm) >= v->asked_until)
 		v->asked_until = 0;
 	v->policy.asked = v->asked_until > 0;

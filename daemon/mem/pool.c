@@ -437,14 +437,6 @@ fail:
 	return r;
 }
 
-void pool_get(struct pool *p, uint64_t e)
-{
-	pthread_mutex_lock(&p->lock);
-	assert(p->entries[e].references);
-	entry_count_reference(p, e, 1);
-	pthread_mutex_unlock(&p->lock);
-}
-
 /* Whether it was the last: nobody can find the entry any more. */
 static bool put(struct pool *p, uint64_t e, bool later)
 {

@@ -79,7 +79,6 @@ uint64_t pool_find_many(struct pool *p, struct bench *b, uint64_t mask, const ui
 /* A new entry, with a reference for the caller, if possible at `near` (0: anywhere that has room for a run of `run`).
  * -ENOMEM: no frame, -ENOSPC: no slot, -EEXIST: another was quicker to add the same. */
 int pool_add(struct pool *p, uint64_t hash, const uint8_t *buf, uint64_t near, unsigned run, uint64_t *ret);
-void pool_get(struct pool *p, uint64_t entry);
 /* The last reference frees it, which takes a system call; or leaves that to whoever reaps (a fault thread's way). */
 void pool_put(struct pool *p, uint64_t entry);
 void pool_put_later(struct pool *p, uint64_t entry);
@@ -99,7 +98,6 @@ int pool_read(struct pool *p, struct bench *b, uint64_t entry, uint8_t *to, bool
 
 /* Take up to `frames` frames, oldest first; how many were won for the arena, the growth of the stores subtracted. */
 uint64_t pool_evict(struct pool *p, struct bench *b, uint64_t frames);
-uint64_t pool_resident(const struct pool *p);
 
 /* What one of its references pays: bytes << POOL_PART_SHIFT. */
 #define POOL_PART_SHIFT 8

@@ -188,11 +188,6 @@ uint64_t pool_evict(struct pool *p, struct bench *b, uint64_t frames)
 	return won + (before - now);
 }
 
-uint64_t pool_resident(const struct pool *p)
-{
-	return atomic_load(&p->n[PAGE_RESIDENT]);
-}
-
 /* ---- audit ---- */
 
 static void differ(struct pool_audit *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -480,11 +480,6 @@ uint64_t swap_used_slots(struct swap *s)
 	return n;
 }
 
-bool swap_is_direct(const struct swap *s)
-{
-	return s->direct;
-}
-
 struct segment *swap_map(const struct swap *s)
 {
 	return atomic_load(&s->sums);

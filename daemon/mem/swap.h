@@ -62,7 +62,5 @@ int swap_read(struct swap *s, uint64_t first, uint64_t number, unsigned count, v
 /* What is set aside. */
 uint64_t swap_size_bytes(struct swap *s);
 uint64_t swap_used_slots(struct swap *s);
-/* Whether the file system takes direct I/O; otherwise each write is followed by fdatasync. */
-bool swap_is_direct(const struct swap *s);
 /* NULL: it has no file yet. */
 struct segment *swap_map(const struct swap *s);

@@ -402,17 +402,6 @@ void vm_reclaim(struct vm *vm, uint64_t frames, bool limit)
 	pthread_mutex_unlock(&vm->lock);
 }
 
-bool vm_reclaiming(struct vm *vm)
-{
-	bool busy = false;
-
-	pthread_mutex_lock(&vm->lock);
-	list_foreach(i, &vm->leases)
-		busy |= atomic_load(&container_of(i, struct lease, link)->reclaim) > 0;
-	pthread_mutex_unlock(&vm->lock);
-	return busy;
-}
-
 /* Charge comes before the page and goes after it, so blocks above the charge are not ours.  The two cannot be read
  * at one instant: the least of a few looks counts. */
 static uint64_t lease_excess(struct lease *l)

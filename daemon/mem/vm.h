@@ -111,8 +111,6 @@ uint64_t vm_held_since_ns(struct vm *vm);
 /* Ask the VM's leases to evict `frames` in all; `limit`: because of its own limit.  Never blocks; the work is
  * spread over the lease workers.  Replaces an earlier unfinished request. */
 void vm_reclaim(struct vm *vm, uint64_t frames, bool limit);
-/* Whether such a request is unfinished and still making progress. */
-bool vm_reclaiming(struct vm *vm);
 /* How many pages are in its stores: what JOB_PAGE_IN could bring in. */
 uint64_t vm_stored_pages(struct vm *vm);
 /* So many are still to be brought in (page_in_left_bytes). */

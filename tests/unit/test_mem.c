@@ -9,6 +9,7 @@
 #include "mem/page_map.h"
 #include "mem/swap.h"
 #include "mem/vm_impl.h"
+#include "policy/plan.h"
 #include "tests/lib/check.h"
 
 #include <errno.h>
@@ -128,6 +129,23 @@ static void count_crossing(void *data)
 {
 	(void)data;
 	crossings++;
+}
+
+/* The arena calls for a plan where the plan begins to act, or it would call for nothing. */
+static void the_margin_of_a_limit_is_the_plans(void)
+{
+	make_arena(UINT64_MAX);
+	for (uint64_t limit = 1; limit < 1ull << 40; limit = limit * 3 / 2 + 1) {
+		uint64_t margin = policy_limit_margin_frames(limit);
+		struct account acc;
+
+		account_init(&acc, arena, limit);
+		atomic_store(&acc.frames, limit - margin);
+		CHECK_EQ(account_over_limit(&acc), 0);
+		atomic_store(&acc.frames, limit);
+		CHECK_EQ(account_over_limit(&acc), margin);
+	}
+	drop_arena();
 }
 
 static void arena_tells_of_a_shortage_once(void)
@@ -711,7 +729,7 @@ int main(int argc, char **argv)
 {
 	return check_main(argc, argv, (const struct scenario[]){
 		SCENARIO(arena_is_a_wall), SCENARIO(what_is_lent_comes_back_with_the_frames),
-		SCENARIO(arena_keeps_a_limit), SCENARIO(arena_tells_of_a_shortage_once),
+		SCENARIO(arena_keeps_a_limit), SCENARIO(arena_tells_of_a_shortage_once), SCENARIO(the_margin_of_a_limit_is_the_plans),
 		SCENARIO(a_blocked_account_charges_no_guest_page), SCENARIO(stalls_are_not_added_up),
 		SCENARIO(arena_refuses_what_the_host_cannot_hold), SCENARIO(arena_refuses_huge_pages),
 		SCENARIO(arena_admits_to_its_size),
