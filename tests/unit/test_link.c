@@ -450,7 +450,7 @@ static void a_vm_that_was_half_registered(void)
 static void *call_on_and_on(void *userdata)
 {
 	struct memctl_error why;
-	unsigned *n = userdata;
+	_Atomic unsigned *n = userdata;
 	int r = 0;
 
 	while (!stop && !r) {
@@ -464,7 +464,7 @@ static void *call_on_and_on(void *userdata)
 static void restarts_under_load(bool with_helper)
 {
 	pthread_t t[4];
-	unsigned n[2] = { 0, 1 };
+	_Atomic unsigned n[2] = { 0, 1 };
 	void *why;
 
 	start();
@@ -481,6 +481,9 @@ static void restarts_under_load(bool with_helper)
 		usleep(i % 3 * 10000);
 		fake_again(fake);
 	}
+	/* on a slow machine most of the time until now went into coming back */
+	for (unsigned i = 0; i < 300 && !(n[0] > 1 && n[1] > 1 && n[0] + n[1] > 15); i++)
+		usleep(100000);
 	usleep(100000);
 	stop = true;
 	for (unsigned i = 0; i < 4; i++) {
