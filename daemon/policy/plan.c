@@ -2,8 +2,9 @@
  *
  * Taking one frame at a time from the VM with the lowest rho, shares / price, ends where all givers have the same price
  * a share, t: VM i keeps what the price shares_i * t buys, or its floor if that is more.  What is given falls as t
- * rises, so t is searched for, in some ten passes over the VMs instead of one pass a frame.  Parts are rounded down, and
- * the frames that are left by that handed out in the order of the view, so the sum is exact.
+ * rises, so t is searched for, in some ten passes over the VMs instead of one pass a frame, most of them over one VM in
+ * sixteen where there are many: that finds the neighbourhood, and all of them are asked three or four times.  Parts are
+ * rounded down, and the frames that are left by that handed out in the order of the view, so the sum is exact.
  *
  * A active frames taken as constant, the price of P frames, and what a price p buys:
  *
@@ -25,6 +26,8 @@
 
 #define PASSES 200	/* far more than it takes */
 #define EXACT_FRAMES 0.01	/* where the search ends */
+#define SAMPLE 16		/* one VM in so many is asked first */
+#define SAMPLED_VMS 512	/* from so many VMs on */
 #define BAND 1.1		/* levels so far from the common one are let be when memory is not short */
 #define HELPINGS 32		/* of a VM's size: that much at a time */
 #define HELPING_FRAMES 256
@@ -188,8 +191,8 @@ static uint64_t whole_balloon(const struct policy_vm *vm)
 	return vm->balloon_frames + vm->balloon_owed_frames;
 }
 
-/* While a search goes on, what it needs of each VM lies side by side in fields of its output that are filled in later: a
- * search is some fifteen passes, and 10,000 VMs' inputs do not fit a processor's second cache. */
+/* While a search goes on, what it needs of each VM lies side by side in fields of its output that are filled in later:
+ * 10,000 VMs' inputs do not fit a processor's second cache. */
 #define holds	price_frames	/* what it counts as holding */
 #define at_most	reason		/* what it can move */
 #define weight	rho_milli	/* its shares */
@@ -206,20 +209,56 @@ static uint64_t can_be_given(const struct policy_vm *vm)
 	return vm->untouched_frames > balloon ? 0 : balloon + vm->untouched_frames;
 }
 
-static void prepare(const struct work *w, enum who who)
+/* For balance: what the others are to give up for it at a time: a little, and no more until it has used that. */
+static double next_helping(const struct policy_vm *vm)
 {
+	uint64_t part = max_u64(vm->size_frames / HELPINGS, HELPING_FRAMES);
+
+	return vm->untouched_frames > part / 2 ? 0 : (double)min_u64(vm->balloon_frames, part);
+}
+
+/* Where a search begins and ends. */
+struct bounds {
+	double high;		/* a level at which nobody gives, and all balloons are empty */
+	double mean;
+	double at_high, at_zero;	/* what moves there, and at level 0 */
+};
+
+/* One pass over all: the bounds of a search, and its fields (balances does without). */
+static void prepare(const struct work *w, enum who who, struct bounds *ret)
+{
+	double level = 1, prices = 0, shares = 0, given = 0, gives = 0, unfunded = 0;
+
 	for (size_t i = 0; i < w->view->n_vms; i++) {
 		const struct policy_vm *vm = &w->view->vms[i];
 		struct policy_vm_plan *p = &w->vms[i];
+		uint64_t holding = held(vm, p), give = 0;
+		double cost;
 
-		p->holds = held(vm, p);
-		p->weight = vm->shares;
-		p->uses = vm->active_frames;
-		if (who == WHO_BALLOONS)
-			p->at_most = can_be_given(vm);
-		else
-			p->at_most = is_spared(vm) == (who == WHO_SPARED) ? can_give(vm, p) : 0;
+		if (who != WHO_BALLOONS && is_spared(vm) == (who == WHO_SPARED))
+			give = can_give(vm, p);
+		if (who != WHO_ALL) {
+			p->holds = holding;
+			p->weight = vm->shares;
+			p->uses = vm->active_frames;
+			p->at_most = who == WHO_BALLOONS ? can_be_given(vm) : give;
+		}
+		gives += (double)give;
+		if (!vm->shares) {
+			unfunded += (double)give;
+			continue;
+		}
+		if (who >= WHO_BALLOONS)
+			given += who == WHO_BALLOONS ? (double)p->at_most : next_helping(vm);
+		cost = price(&w->tax, (double)(holding + vm->untouched_frames + whole_balloon(vm)), (double)vm->active_frames);
+		prices += cost;
+		shares += (double)vm->shares;
+		if (cost / (double)vm->shares > level)
+			level = cost / (double)vm->shares;
 	}
+	/* without shares a VM gives at any level, and is given at none */
+	*ret = (struct bounds){ .high = level * 2 * BAND, .mean = shares > 0 ? prices / shares : level,
+		.at_high = who < WHO_BALLOONS ? unfunded : given - unfunded, .at_zero = who < WHO_BALLOONS ? gives : -gives };
 }
 
 /* Of what it would like to move, at most `most`; `slope` is added to: how much more at a higher level. */
@@ -247,14 +286,6 @@ static double moves(const struct work *w, enum who who, size_t i, double t, doub
 		bounded((double)p->holds - keep, (double)p->at_most, -s, slope);
 }
 
-/* For balance: what the others are to give up for it at a time: a little, and no more until it has used that. */
-static double next_helping(const struct policy_vm *vm)
-{
-	uint64_t part = max_u64(vm->size_frames / HELPINGS, HELPING_FRAMES);
-
-	return vm->untouched_frames > part / 2 ? 0 : (double)min_u64(vm->balloon_frames, part);
-}
-
 /* For balance: what the rich give (-) at a level a little above `t`, and what the poor are given at one below. */
 static double balances(const struct work *w, size_t i, double t, double *ret_given, double *slope)
 {
@@ -273,56 +304,31 @@ static double balances(const struct work *w, size_t i, double t, double *ret_giv
 	return *ret_given - gives;
 }
 
-static double moved(const struct work *w, enum who who, double t, double *ret_slope)
+/* What moves at level `t`, as one VM in `step` says. */
+static double moved(const struct work *w, enum who who, double t, size_t step, double *ret_slope)
 {
 	double sum = 0, given;
 
 	*ret_slope = 0;
-	for (size_t i = 0; i < w->view->n_vms; i++)
+	for (size_t i = 0; i < w->view->n_vms; i += step)
 		sum += who == WHO_ALL ? balances(w, i, t, &given, ret_slope) : moves(w, who, i, t, ret_slope);
-	return sum;
+	*ret_slope *= (double)step;
+	return sum * (double)step;
 }
 
-/* A level at which nobody gives, and all balloons are empty; and the mean, where the search begins. */
-static double highest_level(const struct work *w, double *ret_mean)
-{
-	double level = 1, prices = 0, shares = 0;
-
-	for (size_t i = 0; i < w->view->n_vms; i++) {
-		const struct policy_vm *vm = &w->view->vms[i];
-		double most = (double)(held(vm, &w->vms[i]) + vm->untouched_frames + whole_balloon(vm)), p;
-
-		if (!vm->shares)
-			continue;
-		p = price(&w->tax, most, (double)vm->active_frames);
-		prices += p;
-		shares += (double)vm->shares;
-		if (p / (double)vm->shares > level)
-			level = p / (double)vm->shares;
-	}
-	*ret_mean = shares > 0 ? prices / shares : level;
-	return level * 2 * BAND;
-}
-
-/* The level at which `need` moves, as near as numbers go; or at which all moves there is, if that is less.  By Newton's
- * method: what moves is piecewise smooth and monotonic in the level.  A step that would leave what is known to enclose the
- * level halves that instead, and so does every eighth, which bounds them. */
-static double search(const struct work *w, enum who who, double need)
+/* The level at which `need` moves, as near as numbers go, from `t` on.  By Newton's method: what moves is piecewise smooth and
+ * monotonic in the level.  A step that would leave what is known to enclose the level halves that instead, and so does every
+ * eighth, which bounds them. */
+static double newton(const struct work *w, enum who who, double need, double t, double high, size_t step)
 {
 	bool rises = who >= WHO_BALLOONS;	/* with the level */
-	double t, high = highest_level(w, &t);
 	double least = rises ? 0 : high, most = rises ? high : 0;	/* moves too little, enough */
-	double slope;
+	double exact = step > 1 ? (double)w->view->n_vms : EXACT_FRAMES, slope;
 
-	/* all of it does not do; or whom no level moves does: without shares a VM gives at any level */
-	if (moved(w, who, most, &slope) <= need)
-		return most;
-	if (moved(w, who, least, &slope) >= need)
-		return least;
 	for (unsigned i = 1; i < PASSES; i++) {
-		double sum = moved(w, who, t, &slope);
+		double sum = moved(w, who, t, step, &slope);
 
-		if (fabs(sum - need) < EXACT_FRAMES)
+		if (fabs(sum - need) < exact)
 			return t;
 		if (sum > need)
 			most = t;
@@ -338,14 +344,30 @@ static double search(const struct work *w, enum who who, double need)
 	return most;
 }
 
+/* The level at which `need` moves; or at which all moves there is, if that is less. */
+static double search(const struct work *w, enum who who, double need, const struct bounds *b)
+{
+	bool rises = who >= WHO_BALLOONS;
+	double t = b->mean;
+
+	if ((rises ? b->at_high : b->at_zero) <= need)
+		return rises ? b->high : 0;
+	if ((rises ? b->at_zero : b->at_high) >= need)
+		return rises ? 0 : b->high;
+	if (w->view->n_vms >= SAMPLED_VMS)
+		t = newton(w, who, need, t, b->high, SAMPLE);
+	return newton(w, who, need, t, b->high, 1);
+}
+
 /* Hands out `need` into host_take_frames of those who take part; the sum of what was handed out. */
 static uint64_t hand_out(struct work *w, enum who who, uint64_t need, double *ret_level)
 {
+	struct bounds bounds;
 	double level, slope = 0;
 	uint64_t left = need;
 
-	prepare(w, who);
-	level = search(w, who, (double)need);
+	prepare(w, who, &bounds);
+	level = search(w, who, (double)need, &bounds);
 	for (size_t i = 0; i < w->view->n_vms && left; i++) {
 		uint64_t part = min_u64((uint64_t)(moves(w, who, i, level, &slope) + EXACT_FRAMES), left);
 
@@ -489,13 +511,15 @@ static void balance(struct work *w)
 {
 	const struct policy_view *view = w->view;
 	double wanted = 0, given, level, none = 0;
+	struct bounds bounds;
 	bool any = false;
 
 	for (size_t i = 0; i < view->n_vms; i++)
 		any |= next_helping(&view->vms[i]) > 0;
 	if (!any || !RULE(RULE_BALANCE))
 		return;
-	level = search(w, WHO_ALL, (double)view->free_frames - (double)w->plan->goal_frames);
+	prepare(w, WHO_ALL, &bounds);
+	level = search(w, WHO_ALL, (double)view->free_frames - (double)w->plan->goal_frames, &bounds);
 	for (size_t i = 0; i < view->n_vms; i++) {
 		balances(w, i, level, &given, &none);
 		wanted += given;

@@ -125,6 +125,47 @@ static void min_funding_is_what_taking_one_by_one_gives(void)
 	}
 }
 
+/* Of many VMs a part is asked first: whatever those have, the plan is that of all. */
+static void a_sample_that_misleads_changes_nothing(void)
+{
+	enum { N = 2000 };
+	static struct policy_vm vms[N], turned[N];
+	static struct policy_vm_plan plans[N], turned_plans[N];
+	struct policy_plan p, q;
+	struct policy_view v;
+
+	for (int round = 0; round < 20; round++) {
+		uint64_t charged = 0, given = 0;
+
+		for (size_t i = 0; i < N; i++) {
+			uint64_t size = i % 16 ? 1 + rnd(2000) : 20000;
+
+			vms[i] = vm(size, i % 16 ? rnd(2500) : 0, i % 16 ? 1 + rnd(50) : 1 + rnd(3) * 5000);
+			charged += vms[i].charged_frames;
+		}
+		for (size_t i = 0; i < N; i++)
+			turned[(i + 1 + (size_t)round) % N] = vms[i];
+		v = view_of(vms, N, charged / 50);
+		v.capacity_frames = charged + v.free_frames;
+		v.min_free_pct = 1 + rnd(60);
+		v.idle_tax_pct = rnd(100);
+		v.idle_tax_type = rnd(2);
+		v.reclaiming = 1;
+		policy_plan(&v, &p, plans);
+		v.vms = turned;
+		policy_plan(&v, &q, turned_plans);
+		CHECK(p.need_frames && !p.unmet_frames);
+		for (size_t i = 0; i < N; i++) {
+			uint64_t a = plans[i].host_take_frames, b = turned_plans[(i + 1 + (size_t)round) % N].host_take_frames;
+
+			given += a;
+			CHECK_MSG(a <= b + 2 && b <= a + 2, "round %d, VM %zu gives %llu, or %llu", round, i, (unsigned long long)a,
+				(unsigned long long)b);
+		}
+		CHECK_EQ(given, p.need_frames);
+	}
+}
+
 static void idle_memory_is_taxed(void)
 {
 	static const struct {
@@ -600,6 +641,7 @@ int main(int argc, char **argv)
 {
 	return check_main(argc, argv, (const struct scenario[]){
 		SCENARIO(min_funding_is_what_taking_one_by_one_gives),
+		SCENARIO(a_sample_that_misleads_changes_nothing),
 		SCENARIO(idle_memory_is_taxed),
 		SCENARIO(the_idle_give_to_the_busy),
 		SCENARIO(a_flat_tax_settles_at_equal_prices),
