@@ -11,7 +11,7 @@
 #include <string.h>
 
 #define PERIOD_NS	(100 * NS_PER_MS)
-#define HASTY_PERIOD_NS (5 * NS_PER_MS)
+#define HASTY_PERIOD_NS (2 * NS_PER_MS)
 
 struct scanner {
 	struct daemon *daemon;
@@ -86,8 +86,9 @@ static void fire(void *userdata)
 		if (s->vms[i]->asked)
 			s->vms[i]->hand_pages = s->vms[i]->read_pages = s->vms[i]->pages;
 	for (size_t i = 0; i < n; i++)
-		/* withheld: nothing is looked at, but what is shared goes on being written to and comes home */
-		if (s->vms[i]->hand_pages || s->vms[i]->read_pages || vm_sharing(s->clients[i]->vm) == SHARING_OFF)
+		/* where nothing is to be looked at (no scan in the background, or withheld), what is shared still goes on being written
+		 * to, and comes home; but a script says when */
+		if (s->vms[i]->hand_pages || s->vms[i]->read_pages || !inject.hasty)
 			vm_scan(s->clients[i]->vm, s->vms[i]->hand_pages, s->vms[i]->read_pages);
 }
 

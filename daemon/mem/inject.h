@@ -18,8 +18,9 @@
  *	swap_corrupt, cache_corrupt	a stored page is damaged before it is read back
  *	hang_control:S, hang_reclaim:S	the thread stands still when the watchdog looks S seconds after start, or later
  *	watch_reservations	no error: abort() when a VM is asked for something below its reservation
- *	hasty	no error: what is done now and then is done at once, so that a script says when.  The scan has its turns every
- *		few milliseconds, and the advice dont_need evicts the pages, and the pool's frames if there are mapped ones among them
+ *	hasty	no error: what is done now and then is done at once, so that a script says when.  A pass of the scan that was asked
+ *		for has its turns every few milliseconds, nothing comes home between such passes, and the advice dont_need
+ *		evicts the pages, and the pool's frames if there are mapped ones among them
  *	balloon:PCT	no error: the target of every balloon is this part of its VM, whatever is planned
  * MEMCTLD_CRASH: death at one instant, to see what the next daemon makes of it:
  *	POINT or POINT:N	SIGKILL at the N-th passage of that point, in the daemon that found nothing to resume

@@ -30,6 +30,7 @@
 #include <unistd.h>
 
 #define WORDS_MAX   (1u << 16)	/* words that the hand passes over in a step */
+#define GRANTS_MAX  10u	/* that a lease may save up */
 #define STRIKES_MAX 5u
 #define STRIKE_MASK 7u
 #define QUIET_SHIFT 3u
@@ -516,25 +517,35 @@ bool scan_nudged(struct lease *l, bool all)
 	return atomic_load(&s->n_nudged) && s->order.n;
 }
 
+static void grant(_Atomic uint64_t *budget, uint64_t n, uint64_t most)
+{
+	uint64_t left = atomic_load(budget);
+
+	atomic_store(budget, left + n < most * n ? left + n : most * n);
+}
+
 void share_grant(struct vm *vm, uint64_t hand_pages, uint64_t read_pages)
 {
+	bool granted = hand_pages || read_pages || vm_sharing(vm) == SHARING_OFF;
+	uint64_t most = inject.hasty ? 1 : GRANTS_MAX;
+
 	pthread_mutex_lock(&vm->lock);
 	list_foreach(i, &vm->leases) {
 		struct lease *l = container_of(i, struct lease, link);
 		struct share *s = l->share;
-		uint64_t hand, read, left;
+		uint64_t hand, read;
 		struct pool *pool;
 		bool busy;
 
 		if (!l->active || !s || atomic_load(&l->ending))
 			continue;
-		/* each lease gets its part of the VM's, rounded up, and keeps what it did not use of ten such grants */
+		/* each lease gets its part of the VM's, rounded up, and keeps what it did not use of some such grants */
 		hand = (hand_pages * l->pages + vm->leased_pages - 1) / vm->leased_pages;
 		read = (read_pages * l->pages + vm->leased_pages - 1) / vm->leased_pages;
-		left = atomic_load(&s->hand_budget);
-		atomic_store(&s->hand_budget, left + hand < 10 * hand ? left + hand : 10 * hand);
-		left = atomic_load(&s->read_budget);
-		atomic_store(&s->read_budget, left + read < 10 * read ? left + read : 10 * read);
+		if (granted) {
+			grant(&s->hand_budget, hand, most);
+			grant(&s->read_budget, read, most);
+		}
 		pthread_mutex_lock(&s->breaking_lock);
 		busy = s->n_breaking || s->breaking_lost;
 		pthread_mutex_unlock(&s->breaking_lock);

@@ -160,7 +160,8 @@ struct pool *vm_pool(struct vm *vm);
 /* Pages that refer to it, by the ledger. */
 uint64_t vm_pool_references(struct vm *vm);
 /* A share of a pass: let the hand pass over `hand_pages` pages, of which at most `read_pages` are read or protected.
- * Adds to what was granted and not used, up to a second's worth.  Never blocks. */
+ * Adds to what was granted and not used, up to a second's worth.  It is also the time for what broke to come home, so it is called
+ * when there is nothing to grant as well.  Never blocks. */
 void vm_scan(struct vm *vm, uint64_t hand_pages, uint64_t read_pages);
 /* Times that the hand went round all leases, the slowest of them. */
 uint64_t vm_scan_passes(struct vm *vm);

@@ -116,6 +116,23 @@ def test_a_write_ends_it_for_one_page():
         audit(d)
 
 
+def test_what_broke_comes_home_without_a_scan():
+    """Nothing is looked at in the background, and no pass was asked for since the writes."""
+    with sharing_daemon(64, "ShareScanTime=0") as d, member(d, "a", 8) as a, member(d, "b", 8) as b:
+        for p in (a, b):
+            p.do("fill", 0, 0, 200, 1, "text")
+        shared(d, (a, 200), (b, 200))
+        passes(d)
+        before = a.numbers()["scan_passes"]
+        for at in range(0, 20, 2):
+            a.do("touch", 0, at, 1, 2, "text", "w")
+        check_eq(a.numbers()["break_pages"], 10, "breaks")
+        home(d, a)
+        check_eq(a.numbers()["scan_passes"], before, "passes")
+        check_eq(a.states(0, 20), ["resident", "shared"] * 10, "vm pmap")
+        audit(d)
+
+
 def test_breaking_pages_are_seen():
     """A client that is stopped after its write: its page is away from home until it goes on."""
     with sharing_daemon(64) as d, member(d, "a", 8, helper=False) as a, member(d, "b", 8) as b:
