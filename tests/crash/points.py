@@ -22,6 +22,11 @@ SCRIPTS = {"main": "hasty", "lost": "hasty,cache_corrupt", "budget": "hasty", "h
 FIRST = ["evict.recorded:2", "share.recorded:1", "order.sent:3", "home.recorded:1", "break.recorded:2", "pool_evict.recorded:2",
          "entry_free.recorded:2", "fill.put:20", "discard.recorded:3", "release.unshared:1", "pin.recorded:2"]
 RESTART_PASSAGES = 3	# of a point of the restart: the first, the last, and as many between as make so many
+# Steps of a restart that the next one finds done: of N passages it makes those that are left.
+PROGRESS = {"recover.freed", "recover.resident", "recover.settled", "settle.recorded"}
+# The scripts wait for what they cause, so points are passed equally often each time; but a machine that is busy may stop a
+# thread for longer than a script looks.  A trial that was not hit is run again; every one must be.
+TRIES = 3
 
 
 class Wrong(Exception):
@@ -110,6 +115,13 @@ def some(passages):
     return sorted({1 + (passages - 1) * i // max(n - 1, 1) for i in range(n)})
 
 
+def again(point, i, n):
+    """The death of the second restart, after one at passage i of n; [] if there is none that could be."""
+    if point not in PROGRESS:
+        return ["%s:%d" % (point, i)]
+    return ["%s:1" % point] if i < n else []
+
+
 def plan(options, result):
     """[(script, deaths)], and the points that nothing passes."""
     trials, passed, known = [], {}, {}
@@ -133,7 +145,7 @@ def plan(options, result):
         passed[point] = max(n for _, n in deaths)
         for death, n in deaths:
             for i in some(n):
-                trials.append(("main", [death] + ["%s:%d" % (point, i)] * 2))
+                trials.append(("main", [death, "%s:%d" % (point, i)] + again(point, i, n)))
     result["never_hit"] = sorted(set(known) - set(passed))
     result["points"] = len(known)
     return trials
@@ -141,7 +153,7 @@ def plan(options, result):
 
 def points(options, result):
     began = time.monotonic()
-    result.update(points=0, trials=0, kills=0, wrong=0, wrong_pages=0, audit_failures=0, never_hit=[], missed=[], problems=[])
+    result.update(points=0, trials=0, retries=0, kills=0, wrong=0, wrong_pages=0, audit_failures=0, never_hit=[], missed=[], problems=[])
     trials = plan(options, result)
     if options.only:
         trials = [t for t in trials if any(d.startswith(options.only) for d in t[1])]
@@ -152,14 +164,16 @@ def points(options, result):
         def one(trial):
             script, deaths = trial
             try:
-                t = Trial(script, deaths, options).run()
-                if t.killed < len(deaths):	# how threads meet is not the same each time: the last passage may not come
+                for n in range(TRIES):
                     t = Trial(script, deaths, options).run()
-                return trial, t.killed, None
+                    if t.killed >= len(deaths):
+                        break
+                return trial, t.killed, n, None
             except Wrong as e:
-                return trial, 0, str(e)
-        for trial, killed, why in pool.map(one, trials):
+                return trial, 0, 0, str(e)
+        for trial, killed, retries, why in pool.map(one, trials):
             result["trials"] += 1
+            result["retries"] += retries
             result["kills"] += killed
             what = "%s %s" % (trial[0], " ".join(trial[1]))
             if why:
@@ -170,7 +184,5 @@ def points(options, result):
                 result["problems"].append("%s: %s" % (what, why.splitlines()[0][:300]))
             elif killed < len(trial[1]):
                 result["missed"].append(what)
-    # a point must be hit as often as it is passed, but for passages that depend on how threads meet
-    if len(result["missed"]) * 50 > len(trials):
-        result["problems"].append("%d trials were not hit" % len(result["missed"]))
+                result["problems"].append("%s: it was not killed at %s" % (what, trial[1][killed]))
     result["seconds"] = round(time.monotonic() - began, 1)
