@@ -6,6 +6,8 @@ import time
 
 from lib.daemon import SLOW, Daemon, Failed
 
+AWAY = (69, 4, 6)	# exit statuses of memctl: it cannot be reached; the connection ended, or no answer came
+
 
 class Supervised(Daemon):
     def __init__(self, *args, **kwargs):
@@ -46,8 +48,7 @@ class Supervised(Daemon):
         end = time.monotonic() + seconds * SLOW
         while True:
             result = self.run_memctl("--json", *args, timeout=timeout)
-            # 69: cannot be reached; 4, 6: the connection ended, or no answer came
-            if result.returncode not in (69, 4, 6) or time.monotonic() > end:
+            if result.returncode not in AWAY or time.monotonic() > end:
                 return result
             time.sleep(0.02)
 
