@@ -11,7 +11,7 @@ static unsigned bucket_of(uint64_t ns)
 	return b < HISTOGRAM_BUCKETS ? b : HISTOGRAM_BUCKETS - 1;
 }
 
-static uint64_t upper_edge_ns(unsigned b)
+uint64_t histogram_edge_ns(unsigned b)
 {
 	unsigned octave = b / 4;
 
@@ -37,6 +37,21 @@ void histogram_sum(const struct histogram *h, struct histogram_copy *to)
 	to->sum_ns += atomic_load_explicit(&h->sum_ns, memory_order_relaxed);
 }
 
+void histogram_count(struct histogram_copy *c, uint64_t ns, uint64_t n)
+{
+	c->bucket[bucket_of(ns)] += n;
+	c->count += n;
+}
+
+uint64_t histogram_below(const struct histogram_copy *c, unsigned octave)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < octave * 4 && i < HISTOGRAM_BUCKETS; i++)
+		n += c->bucket[i];
+	return n;
+}
+
 uint64_t histogram_percentile_ns(const struct histogram_copy *c, unsigned per_mille)
 {
 	uint64_t want = (c->count * per_mille + 999) / 1000, seen = 0;
@@ -48,7 +63,7 @@ uint64_t histogram_percentile_ns(const struct histogram_copy *c, unsigned per_mi
 	for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++) {
 		seen += c->bucket[i];
 		if (seen >= want)
-			return upper_edge_ns(i);
+			return histogram_edge_ns(i);
 	}
-	return upper_edge_ns(HISTOGRAM_BUCKETS - 1);
+	return histogram_edge_ns(HISTOGRAM_BUCKETS - 1);
 }

@@ -22,5 +22,11 @@ struct histogram_copy {
 void histogram_add(struct histogram *h, uint64_t ns);
 /* Add what h holds to the copy, so that several histograms sum into one. */
 void histogram_sum(const struct histogram *h, struct histogram_copy *to);
+/* Add `n` of them that took so long: what has been written down by its buckets' upper edges is read back exactly. */
+void histogram_count(struct histogram_copy *c, uint64_t ns, uint64_t n);
+/* The longest time that bucket `b` holds. */
+uint64_t histogram_edge_ns(unsigned b);
+/* How many took less than 2^octave ns, for octaves from 2 on. */
+uint64_t histogram_below(const struct histogram_copy *c, unsigned octave);
 /* `per_mille` 500 is the median; 0 if empty. */
 uint64_t histogram_percentile_ns(const struct histogram_copy *c, unsigned per_mille);
