@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <ini.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +17,6 @@ const struct setting settings[] = {
 #undef SETTING
 	{ NULL },
 };
-#define N_SETTINGS (sizeof settings / sizeof settings[0] - 1)
 
 const char *const setting_type_names[] = { "size", "number", "percent", "mode", "choice", "yes/no", "path", "text" };
 static const char *const victims[] = { "second-chance", "fill-order", "random" };
@@ -69,6 +69,11 @@ const struct setting *setting_find(const char *name)
 	return NULL;
 }
 
+size_t setting_index(const struct setting *s)
+{
+	return (size_t)(s - settings);
+}
+
 static int parse_number(const char *text, int base, int64_t *ret)
 {
 	char *end;
@@ -94,6 +99,11 @@ int setting_set(const struct setting *s, struct config *c, const char *text, cha
 			snprintf(why, why_bytes, "%s: at most %d bytes", s->name, CONFIG_TEXT_MAX - 1);
 			return -ERANGE;
 		}
+		for (const char *at = text; *at; at++)
+			if ((unsigned char)*at < ' ' && *at != '\t') {
+				snprintf(why, why_bytes, "%s: control characters have no place in it", s->name);
+				return -EINVAL;
+			}
 		if (s->type == SETTING_PATH && text[0] != '/' && strcmp(text, "none")) {
 			snprintf(why, why_bytes, "%s: wants an absolute path, not \"%s\"", s->name, text);
 			return -EINVAL;
@@ -162,24 +172,54 @@ void setting_format(const struct setting *s, const struct config *c, char *ret, 
 		snprintf(ret, ret_bytes, s->type == SETTING_MODE ? "0%" PRIo64 : "%" PRId64, n);
 }
 
-void config_defaults(struct config *c)
+static void came_from(struct config_where *w, const struct setting *s, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static void came_from(struct config_where *w, const struct setting *s, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (!w)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(w->of[setting_index(s)], CONFIG_WHERE_MAX, fmt, ap);
+	va_end(ap);
+}
+
+void setting_copy(const struct setting *s, struct config *to, const struct config *from)
+{
+	bool text = s->type == SETTING_PATH || s->type == SETTING_TEXT;
+
+	memcpy((char *)to + s->offset, (const char *)from + s->offset, text ? CONFIG_TEXT_MAX : sizeof(int64_t));
+}
+
+bool setting_is_equal(const struct setting *s, const struct config *a, const struct config *b)
+{
+	const char *left = (const char *)a + s->offset, *right = (const char *)b + s->offset;
+
+	if (s->type == SETTING_PATH || s->type == SETTING_TEXT)
+		return !strcmp(left, right);
+	return !memcmp(left, right, sizeof(int64_t));
+}
+
+void config_defaults(struct config *c, struct config_where *w)
 {
 	char why[128];
 
 	memset(c, 0, sizeof *c);
-	for (const struct setting *s = settings; s->name; s++)
+	for (const struct setting *s = settings; s->name; s++) {
 		if (setting_set(s, c, s->def, why, sizeof why) < 0)
 			abort(); /* a row contradicts itself: tests/unit/test_config.c */
+		came_from(w, s, "default");
+	}
 }
 
 /* One file being read.  libinih tells the line only in some builds, so lines are counted as they are handed
  * to it. */
 struct reading {
-	struct config *config;
 	const char *path;
 	FILE *file;
 	unsigned line;
-	bool given[N_SETTINGS];
+	int (*take)(void *userdata, const struct config_pair *p, char *why, size_t why_bytes);
+	void *userdata;
 	char *why;
 	size_t why_bytes;
 	int r;
@@ -209,37 +249,20 @@ static char *next_line(char *line, int bytes, void *stream)
 static int take_pair(void *userdata, const char *section, const char *name, const char *value)
 {
 	struct reading *in = userdata;
-	const struct setting *s = setting_find(name);
-	char detail[160];
+	char detail[400];
 
 	if (in->r < 0)
 		return 0;
-	in->r = -EINVAL;
-	if (strcmp(section, "memctld")) {
-		snprintf(in->why, in->why_bytes, "%s:%u: settings stand in section [memctld], not [%s]",
-			in->path, in->line, section);
-		return 0;
-	}
-	if (!s) {
-		snprintf(in->why, in->why_bytes, "%s:%u: there is no setting \"%s\"", in->path, in->line,
-			name);
-		return 0;
-	}
-	if (in->given[s - settings]) {
-		snprintf(in->why, in->why_bytes, "%s:%u: %s is given twice (or a line begins with a space)",
-			in->path, in->line, name);
-		return 0;
-	}
-	in->given[s - settings] = true;
-	in->r = setting_set(s, in->config, value, detail, sizeof detail);
+	in->r = in->take(in->userdata, &(struct config_pair){ section, name, value, in->line }, detail, sizeof detail);
 	if (in->r < 0)
 		snprintf(in->why, in->why_bytes, "%s:%u: %s", in->path, in->line, detail);
 	return in->r == 0;
 }
 
-static int read_file(struct config *c, const char *path, char *why, size_t why_bytes)
+int config_read_pairs(const char *path, int (*take)(void *userdata, const struct config_pair *p, char *why, size_t why_bytes),
+	void *userdata, char *why, size_t why_bytes)
 {
-	struct reading in = { .config = c, .path = path, .why = why, .why_bytes = why_bytes };
+	struct reading in = { .path = path, .take = take, .userdata = userdata, .why = why, .why_bytes = why_bytes };
 	int line;
 
 	in.file = fopen(path, "re");
@@ -267,40 +290,126 @@ static int is_fragment(const struct dirent *d)
 	return n > 5 && d->d_name[0] != '.' && strcmp(d->d_name + n - 5, ".conf") == 0;
 }
 
-int config_read(struct config *c, const char *path, bool optional, char *why, size_t why_bytes)
+int config_each_file(const char *dir, int (*take)(void *userdata, const char *path, const char *name, char *why, size_t why_bytes),
+	void *userdata, char *why, size_t why_bytes)
 {
 	struct dirent **found = NULL;
-	char *dir = NULL;
-	int n, r;
+	int n = scandir(dir, &found, is_fragment, alphasort), r = 0;
 
-	r = read_file(c, path, why, why_bytes);
-	if (r == -ENOENT && optional)
-		r = 0;
-	if (r < 0)
+	if (n < 0) {
+		if (errno == ENOENT)
+			return 0;
+		r = -errno;
+		snprintf(why, why_bytes, "%s: %s", dir, strerror(errno));
 		return r;
-	if (asprintf(&dir, "%s.d", path) < 0)
-		return -ENOMEM;
-	n = scandir(dir, &found, is_fragment, alphasort);
+	}
 	for (int i = 0; i < n; i++) {
-		char *file = NULL;
+		char *name = found[i]->d_name, *file = NULL;
 
-		if (r == 0 && asprintf(&file, "%s/%s", dir, found[i]->d_name) < 0)
+		if (r == 0 && asprintf(&file, "%s/%s", dir, name) < 0) {
+			snprintf(why, why_bytes, "%s: out of memory", dir);
+			file = NULL;
 			r = -ENOMEM;
-		else if (r == 0)
-			r = read_file(c, file, why, why_bytes);
+		}
+		if (r == 0) {
+			name[strlen(name) - strlen(".conf")] = 0;
+			r = take(userdata, file, name, why, why_bytes);
+		}
 		free(file);
 		free(found[i]);
 	}
 	free(found);
+	return r;
+}
+
+/* A file of settings. */
+struct setting_file {
+	struct config *config;
+	struct config_where *where;
+	const char *path;
+	bool given[SETTINGS_COUNT];
+};
+
+static int take_setting(void *userdata, const struct config_pair *p, char *why, size_t why_bytes)
+{
+	struct setting_file *f = userdata;
+	const struct setting *s = setting_find(p->key);
+	int r;
+
+	if (strcmp(p->section, "memctld")) {
+		snprintf(why, why_bytes, "settings stand in section [memctld], not [%s]", p->section);
+		return -EINVAL;
+	}
+	if (!s) {
+		snprintf(why, why_bytes, "there is no setting \"%s\"", p->key);
+		return -EINVAL;
+	}
+	if (f->given[setting_index(s)]) {
+		snprintf(why, why_bytes, "%s is given twice (or a line begins with a space)", p->key);
+		return -EINVAL;
+	}
+	f->given[setting_index(s)] = true;
+	r = setting_set(s, f->config, p->value, why, why_bytes);
+	if (r == 0)
+		came_from(f->where, s, "%s:%u", f->path, p->line);
+	return r;
+}
+
+static int read_settings(void *userdata, const char *path, const char *name, char *why, size_t why_bytes)
+{
+	const struct setting_file *to = userdata;
+	struct setting_file f = { .config = to->config, .where = to->where, .path = path };
+
+	return config_read_pairs(path, take_setting, &f, why, why_bytes);
+}
+
+int config_read(struct config *c, struct config_where *w, const char *path, bool optional, char *why, size_t why_bytes)
+{
+	struct setting_file f = { .config = c, .where = w };
+	char *dir = NULL;
+	int r;
+
+	r = read_settings(&f, path, NULL, why, why_bytes);
+	if (r == -ENOENT && optional)
+		r = 0;
+	if (r < 0)
+		return r;
+	if (asprintf(&dir, "%s.d", path) < 0) {
+		snprintf(why, why_bytes, "%s: out of memory", path);
+		return -ENOMEM;
+	}
+	r = config_each_file(dir, read_settings, &f, why, why_bytes);
 	free(dir);
 	return r;
 }
 
-int config_set(struct config *c, const char *assignment, char *why, size_t why_bytes)
+/* The value as libinih finds it. */
+static int take_back(void *userdata, const char *section, const char *name, const char *value)
+{
+	char *read = userdata;
+
+	snprintf(read, CONFIG_TEXT_MAX, "%s", value);
+	return 1;
+}
+
+int setting_check_line(const struct setting *s, const char *value, char *why, size_t why_bytes)
+{
+	char line[CONFIG_TEXT_MAX + 128], read[CONFIG_TEXT_MAX] = "";
+
+	snprintf(line, sizeof line, "[memctld]\n%s = %s\n", s->name, value);
+	if (ini_parse_string(line, take_back, read) == 0 && !strcmp(read, value))
+		return 0;
+	snprintf(why, why_bytes, "%s: this value cannot stand in a file, where a line has at most 199 bytes, \" ;\" begins a comment, and spaces "
+		"around a value are no part of it", s->name);
+	return -EINVAL;
+}
+
+int config_set(struct config *c, struct config_where *w, const char *assignment, char *why, size_t why_bytes)
 {
 	const char *equals = strchr(assignment, '=');
 	const struct setting *s = NULL;
 	char name[64];
+	int r;
 
 	if (equals && (size_t)(equals - assignment) < sizeof name) {
 		memcpy(name, assignment, (size_t)(equals - assignment));
@@ -313,5 +422,8 @@ int config_set(struct config *c, const char *assignment, char *why, size_t why_b
 			assignment);
 		return -EINVAL;
 	}
-	return setting_set(s, c, equals + 1, why, why_bytes);
+	r = setting_set(s, c, equals + 1, why, why_bytes);
+	if (r == 0)
+		came_from(w, s, "command line");
+	return r;
 }

@@ -7,7 +7,9 @@
 #include "balloons.h"
 #include "base/list.h"
 #include "config.h"
+#include "event_watch.h"
 #include "groups.h"
+#include "load.h"
 #include "mem/arena.h"
 #include "mem/vm.h"
 #include "ops_access.h"
@@ -23,12 +25,18 @@
 #include <stdint.h>
 
 struct daemon {
-	struct config config;
-	struct access access;
-	struct share_groups *share_groups;	/* the setting, resolved */
+	struct config config;			/* in force */
+	struct config_where where;
+	struct config written;			/* what files and command line said when they were read last */
+	struct config_where written_where;
+	struct access access;			/* names of the settings, resolved */
+	struct share_groups *share_groups;
+	struct vm_files *vm_files;
+	struct reload *reload;
 	struct mem_settings settings;	/* live: read by the lease workers */
 	struct loop *loop;
 	struct server *server;
+	struct server *server_ro;	/* NULL: there is no read-only socket */
 	struct kept *kept;
 	struct arena *arena;
 	struct reclaim *reclaim;
@@ -37,14 +45,20 @@ struct daemon {
 	struct page_ins *page_ins;
 	struct balloons *balloons;
 	struct sampler *sampler;
+	struct doctor_look *doctor;	/* ops_doctor.c: a look at the host that is under way; NULL: none */
+	char *doctor_text;		/* what the last one found; NULL: nobody has looked */
+	uint64_t doctor_ns;		/* when */
 	struct share_top *share_top;	/* the walk that answers a ShareTop; NULL: none */
 	struct record *record;		/* NULL: no history */
+	struct history *history;	/* likewise */
 	struct tick *tick;
 	struct watchdog *watchdog;	/* NULL: nobody watches */
+	struct event_watch event_watch;
 	struct loop_timer *tick_timer;
 	struct list clients; /* struct client (ops_client.h): every VM that has not gone entirely */
 	unsigned n_clients;
 	unsigned lost_vms;		/* kept, and damaged beyond use at the restart */
+	bool names_wait;		/* ... and has not yet */
 	bool found;			/* a process before us has left something: it stays kept, whatever happens */
 	const struct daemon_options *options;
 	int signal_fd;
@@ -62,19 +76,18 @@ struct daemon {
 
 struct daemon_options {
 	int ready_fd;			/* -1: none */
-	/* the settings as they are now in the files and on the command line; 0, or -errno with a line in the log */
-	int (*read_settings)(void *userdata, struct config *ret);
-	void *userdata;
+	bool names_wait;		/* load_without_names: a reload is to mend that */
+	const struct load_source *source;	/* of the settings: they are read again */
 };
 
-/* Start, serve until SIGTERM or SIGINT, end.  SIGHUP: read the settings again.  0 or -errno, with one sentence in `p`. */
-int daemon_run(const struct config *c, const struct daemon_options *o, struct problem *p);
+/* Start, serve until SIGTERM or SIGINT, end.  SIGHUP: read the settings again (reload.h).  `l` has been read and resolved, and is
+ * taken.  0 or -errno, with one sentence in `p`. */
+int daemon_run(struct load *l, const struct daemon_options *o, struct problem *p);
 
 /* End now, whoever is left behind; after what has been answered is on its way. */
 void daemon_quit(struct daemon *d);
 /* End, and be started again: everything stays kept. */
 void daemon_restart(struct daemon *d);
 
-/* A setting changes: `c` becomes the configuration, and its live settings are carried to those who use them.  0, or what is
- * wrong with it in `why`: nothing has changed then. */
-int daemon_change_settings(struct daemon *d, const struct config *c, char *why, size_t why_bytes);
+/* `c` becomes the configuration, and its live settings are carried to those who use them; those that are names have been taken. */
+void daemon_set_config(struct daemon *d, const struct config *c);

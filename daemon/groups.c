@@ -1,6 +1,6 @@
 #include "groups.h"
 
-#include "base/log.h"
+#include "base/events.h"
 #include "mem/recover.h"
 
 #include <assert.h>
@@ -72,7 +72,7 @@ static int make(struct groups *g, const struct group_wish *w, struct group **ret
 	}
 	list_append(&g->list, &group->link);
 	if (!w->is_private)
-		log_info("sharing group %s: made", group->name);
+		event_tell(EVENT_GROUP_MADE, NULL, "sharing group %s: made", group->name);
 	*ret = group;
 	return 0;
 }
@@ -102,7 +102,7 @@ int groups_found(struct groups *g, struct problem *p)
 		int r = pool_recover(&pool, g->arena, g->settings, n, p);
 
 		if (r == -EBADMSG)
-			log_error("%s: it is lost, with the pages that are in it", p->text);
+			event_tell(EVENT_GROUP_LOST, NULL, "%s: it is lost, with the pages that are in it", p->text);
 		if (r == -EBADMSG || r == -ENOENT) {
 			*p = (struct problem){ 0 };
 			continue;
@@ -185,7 +185,7 @@ void groups_leave(struct groups *g, struct group_member *m)
 		return;
 	list_remove(&group->link);
 	if (!group->is_private)
-		log_info("sharing group %s: its last VM has gone", group->name);
+		event_tell(EVENT_GROUP_GONE, NULL, "sharing group %s: its last VM has gone", group->name);
 	free_group(group);
 }
 

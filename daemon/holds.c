@@ -1,7 +1,7 @@
 #include "holds.h"
 
 #include "base/clock.h"
-#include "base/log.h"
+#include "base/events.h"
 #include "base/process.h"
 #include "ops_client.h"
 
@@ -22,11 +22,13 @@ static void kill_holder(struct daemon *d, struct client *c, uint64_t since_ns)
 		close(fd);
 	c->hold.told = true;
 	if (r < 0) {
-		log_error("VM %s: its client (process %d) has held a thread of memctld for %llu s (client_hold_limit), and cannot be "
-			"killed: %s", name, (int)c->peer.pid, s, strerror(-r));
+		event_tell(EVENT_CLIENT_NOT_KILLED, EVENT_OF(.vm = name, .session = c->peer.pid), "VM %s: its client (process %d) has held a "
+			"thread of memctld for %llu s (client_hold_limit), and cannot be killed: %s", name, (int)c->peer.pid, s,
+			strerror(-r));
 		return;
 	}
-	log_error("VM %s: its client (process %d) has held a thread of memctld for %llu s (client_hold_limit): killed", name,
+	event_tell(EVENT_CLIENT_KILLED, EVENT_OF(.vm = name, .session = c->peer.pid),
+		"VM %s: its client (process %d) has held a thread of memctld for %llu s (client_hold_limit): killed", name,
 		(int)c->peer.pid, s);
 	tick_count_killed(d->tick);
 }

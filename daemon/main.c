@@ -1,8 +1,9 @@
 /* memctld: the command line. */
-#include "config.h"
 #include "daemon.h"
+#include "load.h"
+#include "memory_max.h"
 #include "supervise.h"
-#include "base/log.h"
+#include "base/events.h"
 #include "mem/state.h"
 
 #include <errno.h>
@@ -13,13 +14,13 @@
 #include <string.h>
 #include <unistd.h>
 
-#define DEFAULT_CONFIG "/etc/memctl/memctld.conf"
 #define EXIT_USAGE     2
 #define EXIT_SETTINGS  3
 #define WATCHDOG_S     10
 
 enum { OPT_CONFIG = 256, OPT_SOCKET, OPT_SOCKET_MODE, OPT_ARENA, OPT_SWAP_DIR, OPT_METRICS, OPT_SET,
-	OPT_CHECK_CONFIG, OPT_READY_FD, OPT_LOG_LEVEL, OPT_SUPERVISE, OPT_WATCHDOG, OPT_STATE_FORMATS, OPT_VERSION, OPT_HELP };
+	OPT_CHECK_CONFIG, OPT_MEMORY_MAX, OPT_READY_FD, OPT_LOG_LEVEL, OPT_SUPERVISE, OPT_WATCHDOG, OPT_STATE_FORMATS,
+	OPT_VERSION, OPT_HELP };
 
 static const struct option options[] = {
 	{ "config", required_argument, NULL, OPT_CONFIG },
@@ -30,6 +31,7 @@ static const struct option options[] = {
 	{ "metrics", required_argument, NULL, OPT_METRICS },
 	{ "set", required_argument, NULL, OPT_SET },
 	{ "check-config", no_argument, NULL, OPT_CHECK_CONFIG },
+	{ "memory-max", no_argument, NULL, OPT_MEMORY_MAX },
 	{ "ready-fd", required_argument, NULL, OPT_READY_FD },
 	{ "log-level", required_argument, NULL, OPT_LOG_LEVEL },
 	{ "supervise", no_argument, NULL, OPT_SUPERVISE },
@@ -44,15 +46,19 @@ static const char help[] =
 	"Usage: memctld [OPTION]...\n"
 	"Lends memory to virtual machines and emulators, and takes it back when it is short.\n"
 	"\n"
-	"  --config FILE       settings; FILE.d/*.conf are read too; none: no file\n"
-	"                      (default " DEFAULT_CONFIG ", if it exists)\n"
+	"  --config FILE       settings; FILE.d/*.conf are read too, and vms.d/*.conf beside it, which are\n"
+	"                      for VMs of these names; none: no file\n"
+	"                      (default " LOAD_DEFAULT_PATH ", if it exists)\n"
 	"  --socket PATH       where clients connect\n"
 	"  --socket-mode MODE  permissions of the socket, octal\n"
 	"  --arena SIZE        memory to own, as 4G\n"
 	"  --swap-dir DIR      where the VMs' swap files are\n"
 	"  --metrics FILE      history of the numbers; none: no history\n"
 	"  --set KEY=VALUE     any setting\n"
-	"  --check-config      read the settings, print them, and end\n"
+	"  --check-config      read the settings and what is decided for VMs, check all of it, print the\n"
+	"                      settings, and end\n"
+	"  --memory-max        print what a memory cgroup must allow (MemoryMax= of the unit), bytes,\n"
+	"                      and end\n"
 	"  --ready-fd N        write a line to this descriptor when serving\n"
 	"  --log-level LEVEL   error, warning, notice, info or debug (default info)\n"
 	"  --supervise         without systemd: start memctld, keep what guests need of it, and start\n"
@@ -111,49 +117,39 @@ static const struct {
 	{ OPT_SWAP_DIR, "swap_dir" }, { OPT_METRICS, "metrics" },
 };
 
-static int take_setting(struct config *c, int option, const char *value)
+static void free_words(char **words)
 {
-	char why[256];
-	int r = 0;
-
-	if (option == OPT_SET)
-		r = config_set(c, value, why, sizeof why);
-	for (unsigned i = 0; i < sizeof shortcuts / sizeof shortcuts[0]; i++)
-		if (shortcuts[i].option == option)
-			r = setting_set(setting_find(shortcuts[i].setting), c, value, why, sizeof why);
-	if (r < 0)
-		log_error("%s", why);
-	return r;
+	for (char **w = words; w && *w; w++)
+		free(*w);
+	free(words);
 }
 
-struct line {
-	int argc;
-	char **argv;
-	const char *config;		/* NULL: not given */
-};
-
-/* The files come before the command line, wherever --config stands in it.  -errno: wrong, and the log says what. */
-static int read_settings(void *userdata, struct config *ret)
+/* What of the command line is a setting, as KEY=VALUE, in its order.  NULL: no memory. */
+static char **words_of_line(int argc, char **argv)
 {
-	struct line *line = userdata;
-	char why[512];
-	int c, r;
+	char **words = calloc((size_t)argc + 1, sizeof *words);
+	unsigned n = 0;
+	int c;
 
-	config_defaults(ret);
-	if (!line->config || strcmp(line->config, "none")) {
-		r = config_read(ret, line->config ? line->config : DEFAULT_CONFIG, !line->config, why, sizeof why);
+	optind = 1;
+	while (words && (c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		const char *setting = NULL;
+		int r = 0;
+
+		for (unsigned i = 0; i < sizeof shortcuts / sizeof shortcuts[0]; i++)
+			if (shortcuts[i].option == c)
+				setting = shortcuts[i].setting;
+		if (c == OPT_SET)
+			r = asprintf(&words[n++], "%s", optarg);
+		else if (setting)
+			r = asprintf(&words[n++], "%s=%s", setting, optarg);
 		if (r < 0) {
-			log_error("%s", why);
-			return r;
+			words[n - 1] = NULL;
+			free_words(words);
+			return NULL;
 		}
 	}
-	optind = 1;
-	while ((c = getopt_long(line->argc, line->argv, "", options, NULL)) != -1) {
-		r = take_setting(ret, c, optarg);
-		if (r < 0)
-			return r;
-	}
-	return 0;
+	return words;
 }
 
 /* The exit status of a start that failed.  systemd starts us again without a pause, for the guests' sake: that would be a
@@ -202,12 +198,53 @@ static int supervise(int argc, char **argv, int ready_fd, unsigned watchdog_s)
 	int r;
 
 	if (!args) {
-		log_error("out of memory");
+		event_tell(EVENT_START_FAILED, NULL, "out of memory");
 		return EXIT_FAILURE;
 	}
 	r = supervise_run(&so);
 	free_line(args);
 	return r;
+}
+
+enum deed { DEED_SERVE, DEED_CHECK, DEED_MEMORY_MAX };
+
+/* Read, check, and be memctld; or only print. */
+static int run(const struct load_source *source, struct daemon_options *o, enum deed deed)
+{
+	struct load load = { 0 };
+	struct problem p = { 0 };
+	char why[512];
+	int status = EXIT_SUCCESS;
+
+	if (load_read(source, &load, why, sizeof why) < 0)
+		status = EXIT_SETTINGS;
+	/* names may be known later, when the directory of users is there: worth another start.  The boot does not ask for them */
+	else if (deed != DEED_MEMORY_MAX && load_resolve(&load, why, sizeof why) < 0) {
+		/* guests wait, and it is not their fault that a directory does not answer */
+		o->names_wait = deed == DEED_SERVE && getenv("LISTEN_FDS") && load_without_names(&load) == 0;
+		status = deed == DEED_CHECK ? EXIT_SETTINGS : o->names_wait ? EXIT_SUCCESS : EXIT_FAILURE;
+	}
+	if (o->names_wait)
+		event_tell(EVENT_NAMES_WAIT, NULL, "%s; until that is right only root and memctld's own user may call", why);
+	if (status == EXIT_SUCCESS && deed == DEED_SERVE) {
+		o->source = source;
+		if (daemon_run(&load, o, &p) == 0)
+			return EXIT_SUCCESS;
+		event_tell(EVENT_START_FAILED, NULL, "%s", p.text);
+		return failed(EXIT_FAILURE);
+	}
+	if (status != EXIT_SUCCESS)
+		event_tell(EVENT_SETTINGS_REFUSED, NULL, "%s", why);
+	else if (deed == DEED_MEMORY_MAX)
+		printf("%llu\n", (unsigned long long)memory_max_bytes(&load.config));
+	else
+		print_settings(&load.config);
+	load_fini(&load);
+	if (deed != DEED_SERVE && fflush(stdout)) {
+		event_tell(EVENT_START_FAILED, NULL, "cannot write: %s", strerror(errno));
+		return EXIT_FAILURE;
+	}
+	return deed == DEED_SERVE ? failed(status) : status;
 }
 
 /* A whole number from 0 on. */
@@ -226,32 +263,36 @@ static int parse_number(const char *text, int *ret)
 
 int main(int argc, char **argv)
 {
-	struct config config;
+	struct load_source source = { .path = LOAD_DEFAULT_PATH, .optional = true };
 	struct daemon_options o = { .ready_fd = -1 };
-	struct problem p = { 0 };
 	enum log_level level = LOG_LEVEL_INFO;
-	struct line line = { .argc = argc, .argv = argv };
-	bool check = false, supervised = false;
+	enum deed deed = DEED_SERVE;
+	bool supervised = false;
 	int watchdog_s = -1;
+	char **words;
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (c) {
 		case OPT_CONFIG:
-			line.config = optarg;
+			source.path = strcmp(optarg, "none") ? optarg : NULL;
+			source.optional = false;
 			break;
 		case OPT_CHECK_CONFIG:
-			check = true;
+			deed = DEED_CHECK;
+			break;
+		case OPT_MEMORY_MAX:
+			deed = DEED_MEMORY_MAX;
 			break;
 		case OPT_READY_FD:
 			if (parse_number(optarg, &o.ready_fd) < 0) {
-				log_error("--ready-fd wants a descriptor's number, not \"%s\"", optarg);
+				event_tell(EVENT_WRONG_USAGE, NULL, "--ready-fd wants a descriptor's number, not \"%s\"", optarg);
 				return EXIT_USAGE;
 			}
 			break;
 		case OPT_LOG_LEVEL:
 			if (parse_level(optarg, &level) < 0) {
-				log_error("--log-level wants error, warning, notice, info or debug, not \"%s\"",
+				event_tell(EVENT_WRONG_USAGE, NULL, "--log-level wants error, warning, notice, info or debug, not \"%s\"",
 					optarg);
 				return EXIT_USAGE;
 			}
@@ -261,7 +302,7 @@ int main(int argc, char **argv)
 			break;
 		case OPT_WATCHDOG:
 			if (parse_number(optarg, &watchdog_s) < 0) {
-				log_error("--watchdog wants seconds, not \"%s\"", optarg);
+				event_tell(EVENT_WRONG_USAGE, NULL, "--watchdog wants seconds, not \"%s\"", optarg);
 				return EXIT_USAGE;
 			}
 			break;
@@ -281,27 +322,23 @@ int main(int argc, char **argv)
 		}
 	}
 	if (optind < argc) {
-		log_error("unexpected argument \"%s\"; see memctld --help", argv[optind]);
+		event_tell(EVENT_WRONG_USAGE, NULL, "unexpected argument \"%s\"; see memctld --help", argv[optind]);
 		return EXIT_USAGE;
 	}
 	if (watchdog_s >= 0 && !supervised) {
-		log_error("--watchdog goes with --supervise only");
+		event_tell(EVENT_WRONG_USAGE, NULL, "--watchdog goes with --supervise only");
 		return EXIT_USAGE;
 	}
 	log_set_level(level);
-	if (supervised && !check)
+	if (supervised && deed == DEED_SERVE)
 		return supervise(argc, argv, o.ready_fd, watchdog_s >= 0 ? (unsigned)watchdog_s : WATCHDOG_S);
-	if (read_settings(&line, &config) < 0)
-		return check ? EXIT_SETTINGS : failed(EXIT_SETTINGS);
-	if (check) {
-		print_settings(&config);
-		return EXIT_SUCCESS;
-	}
-	o.read_settings = read_settings;
-	o.userdata = &line;
-	if (daemon_run(&config, &o, &p) < 0) {
-		log_error("%s", p.text);
+	words = words_of_line(argc, argv);
+	source.words = words;
+	if (!words) {
+		event_tell(EVENT_START_FAILED, NULL, "out of memory");
 		return failed(EXIT_FAILURE);
 	}
-	return EXIT_SUCCESS;
+	c = run(&source, &o, deed);
+	free_words(words);
+	return c;
 }

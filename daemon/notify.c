@@ -1,7 +1,7 @@
 #include "notify.h"
 
 #include "base/clock.h"
-#include "base/log.h"
+#include "base/events.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -128,7 +128,7 @@ void notify_send(const char *state)
 	if (r == -ENOTCONN)
 		return;
 	if (atomic_exchange(&told, r) != r && r < 0)
-		log_warning("cannot notify the service manager: %s", strerror(-r));
+		event_tell(EVENT_MANAGER_DEAF, NULL, "cannot notify the service manager: %s", strerror(-r));
 }
 
 bool notify_keeps(void)
@@ -177,7 +177,7 @@ void notify_drop(const char *name)
 	if (r == 0)
 		count(name, -1);
 	else if (r != -ENOTCONN)
-		log_warning("the service manager goes on keeping %s: %s", name, strerror(-r));
+		event_tell(EVENT_MANAGER_DEAF, NULL, "the service manager goes on keeping %s: %s", name, strerror(-r));
 }
 
 int notify_inherited(struct inherited **ret, unsigned *ret_n)

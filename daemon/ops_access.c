@@ -1,65 +1,62 @@
 #include "ops_access.h"
 
 #include <errno.h>
-#include <grp.h>
-#include <pwd.h>
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #define GROUPS_MAX 257
 
-/* A name, or a number: users of containers often have no name here. */
-int access_find_user(const char *name, uid_t *ret)
-{
-	const struct passwd *pw = getpwnam(name);
-	unsigned long n;
-	char *end;
+const char *const access_class_names[] = { "nothing", "read", "lease", "operate" };
 
-	if (pw) {
-		*ret = pw->pw_uid;
+static int read_group(struct access *a, const char *group, char *why, size_t why_bytes)
+{
+	char word[CONFIG_TEXT_MAX + 1];
+	int r;
+
+	if (!*group)
 		return 0;
-	}
-	n = strtoul(name, &end, 10);
-	if (end == name || *end || n >= (uid_t)-1)
-		return -ENOENT;
-	*ret = (uid_t)n;
-	return 0;
+	snprintf(word, sizeof word, "@%s", group);
+	r = who_add(&a->lease, word, why, why_bytes);
+	if (r == 0)
+		a->group = a->lease.groups[a->lease.n_groups - 1];
+	return r;
 }
 
-int access_init(struct access *a, const struct config *c, struct problem *p)
+int access_init(struct access *a, const struct config *c, const char **ret_setting, char *why, size_t why_bytes)
 {
-	char copy[CONFIG_TEXT_MAX], *save = NULL;
+	int r;
 
-	*a = (struct access){ .group = (gid_t)-1, .everyone = !c->access_group[0] && !c->allow_users[0] };
-	if (c->access_group[0]) {
-		const struct group *g = getgrnam(c->access_group);
-
-		if (!g)
-			return problem_set(p, ENOENT, PROBLEM_SYSTEM, 0, 0,
-				"access_group: there is no group \"%s\"", c->access_group);
-		a->group = g->gr_gid;
+	*a = (struct access){ .group = (gid_t)-1 };
+	*ret_setting = "allow_users";
+	r = who_parse(&a->lease, c->allow_users, why, why_bytes);
+	if (r == 0) {
+		*ret_setting = "access_group";
+		r = read_group(a, c->access_group, why, why_bytes);
 	}
-	/* no more users than the text has bytes */
-	a->users = calloc(strlen(c->allow_users) + 1, sizeof *a->users);
-	if (!a->users)
-		return -ENOMEM;
-	strcpy(copy, c->allow_users);
-	for (char *name = strtok_r(copy, " ", &save); name; name = strtok_r(NULL, " ", &save)) {
-		if (access_find_user(name, &a->users[a->n_users]) < 0) {
-			access_fini(a);
-			return problem_set(p, ENOENT, PROBLEM_SYSTEM, 0, 0,
-				"allow_users: there is no user \"%s\"", name);
-		}
-		a->n_users++;
+	if (r == 0) {
+		*ret_setting = "read_users";
+		r = who_parse(&a->read, c->read_users, why, why_bytes);
 	}
+	if (r == 0) {
+		*ret_setting = "operate_users";
+		r = who_parse(&a->operate, c->operate_users, why, why_bytes);
+	}
+	if (r < 0) {
+		access_fini(a);
+		return r;
+	}
+	*ret_setting = NULL;
+	a->open = who_is_nobody(&a->read) && who_is_nobody(&a->lease) && who_is_nobody(&a->operate);
 	return 0;
 }
 
 void access_fini(struct access *a)
 {
-	free(a->users);
+	who_fini(&a->read);
+	who_fini(&a->lease);
+	who_fini(&a->operate);
 	*a = (struct access){ .group = (gid_t)-1 };
 }
 
@@ -79,26 +76,19 @@ size_t access_peer_groups(const struct session_peer *peer, int fd, gid_t *ret, s
 	return 1 + bytes / sizeof *ret;
 }
 
-static bool in_group(gid_t group, const struct session_peer *peer, int fd)
+bool access_lists(const struct who *w, const struct session_peer *peer, int fd)
 {
 	gid_t groups[GROUPS_MAX];
-	size_t n;
+	size_t n = w->n_groups ? access_peer_groups(peer, fd, groups, GROUPS_MAX) : 0;
 
-	if (group == (gid_t)-1)
-		return false;
-	n = access_peer_groups(peer, fd, groups, GROUPS_MAX);
-	for (size_t i = 0; i < n; i++)
-		if (groups[i] == group)
-			return true;
-	return false;
+	return who_has(w, peer->uid, groups, n);
 }
 
-bool access_allows(const struct access *a, const struct session_peer *peer, int fd)
+enum access_class access_of(const struct access *a, const struct session_peer *peer, int fd)
 {
-	if (a->everyone || access_is_own_user(peer->uid) || in_group(a->group, peer, fd))
-		return true;
-	for (size_t i = 0; i < a->n_users; i++)
-		if (a->users[i] == peer->uid)
-			return true;
-	return false;
+	if (access_is_own_user(peer->uid) || access_lists(&a->operate, peer, fd))
+		return ACCESS_OPERATE;
+	if (a->open || access_lists(&a->lease, peer, fd))
+		return ACCESS_LEASE;
+	return access_lists(&a->read, peer, fd) ? ACCESS_READ : ACCESS_NONE;
 }

@@ -207,6 +207,8 @@ static void conclude(struct audit *a)
 	if (!write_arena(&o, a->daemon->arena))
 		out.ok = false;
 	writer_end(&o);
+	if (!out.ok)
+		event_tell(EVENT_AUDIT_DIFFERENCE, NULL, "the ledger and the kernel's numbers disagree; memctl audit --json says where");
 	out.audit = writer_take(&o, NULL);
 	if (out.audit)
 		call_reply(a->call, &ops[OP_audit], &out, NULL, 0);

@@ -1,6 +1,7 @@
 #include "ops_client.h"
 
 #include "admit.h"
+#include "decisions.h"
 #include "ops_dispatch.h"
 #include "ops_resume.h"
 #include "ops_share.h"
@@ -8,7 +9,7 @@
 #include "page_in.h"
 #include "resources.h"
 #include "base/clock.h"
-#include "base/log.h"
+#include "base/events.h"
 #include "policy/admission.h"
 
 #include <assert.h>
@@ -50,6 +51,19 @@ const char *client_sharing_now(const struct client *c)
 	return now == SHARING_POOL ? c->sharing : withheld[now];
 }
 
+bool client_may_share(const struct client *c, const char *wanted, enum sharing *ret)
+{
+	if (!strcmp(wanted, c->sharing))
+		*ret = SHARING_POOL;	/* or less, if it came with less */
+	else if (!strcmp(wanted, "off"))
+		*ret = SHARING_OFF;
+	else if (!strcmp(wanted, "zero") && strcmp(c->sharing, "off"))
+		*ret = SHARING_ZERO;
+	else
+		return false;
+	return true;
+}
+
 uint64_t client_active_pages(struct vm *vm)
 {
 	uint64_t pages = 0;
@@ -85,7 +99,7 @@ static void free_if_gone(struct client *c)
 {
 	if (!c->threads_gone || c->jobs > 0 || !c->vm)
 		return;
-	log_info("VM %s: released", vm_config(c->vm)->name);
+	event_tell(EVENT_VM_RELEASED, EVENT_OF(.vm = vm_config(c->vm)->name), "VM %s: released", vm_config(c->vm)->name);
 	page_in_forget(c);
 	resume_forget(c);
 	list_remove(&c->link);
@@ -115,12 +129,12 @@ static void vm_gone(void *userdata)
 	loop_post(c->daemon->loop, &c->gone, threads_have_gone);
 }
 
-void client_end(struct client *c, const char *why)
+void client_end(struct client *c, enum event_id id, const char *why)
 {
 	if (c->ending)
 		return;
 	c->ending = true;
-	log_info("VM %s: ending: %s", vm_config(c->vm)->name, why);
+	event_tell(id, EVENT_OF(.vm = vm_config(c->vm)->name, .session = c->peer.pid), "VM %s: ending: %s", vm_config(c->vm)->name, why);
 	orders_detach(c->orders);
 	if (c->calls) {
 		session_set_userdata(c->calls, NULL);
@@ -144,7 +158,7 @@ void client_session_closed(struct client *c, struct session *s)
 	if (s == c->attending)
 		c->attending = NULL;
 	if (!resume_again(c))
-		client_end(c, "its connection closed");
+		client_end(c, EVENT_VM_ENDED, "its connection closed");
 }
 
 static void job_back(struct post *p)
@@ -182,12 +196,6 @@ int client_submit(struct client *c, struct lease *l, struct client_job *j)
 }
 
 /* ---- Register ---- */
-
-static bool is_sharing(const char *s)
-{
-	return !*s || !strcmp(s, "off") || !strcmp(s, "zero") || !strcmp(s, "vm") ||
-		(strncmp(s, "group:", 6) == 0 && is_name(s + 6));
-}
 
 static bool same_dir(const char *a, size_t a_bytes, const char *b)
 {
@@ -231,27 +239,32 @@ static bool check_size(struct call *call, const char *field, uint64_t bytes, boo
 	return false;
 }
 
-static bool check_limits(struct daemon *d, struct call *call)
+static bool check_limits(struct daemon *d, struct call *call, const char *name)
 {
+	const struct event_words *of = EVENT_OF(.vm = name, .session = session_peer(call->session)->pid);
 	uid_t uid = session_peer(call->session)->uid;
 	uint64_t of_user = 0;
 
 	list_foreach(l, &d->clients)
 		of_user += container_of(l, struct client, link)->peer.uid == uid;
-	if (d->n_clients >= (uint64_t)d->config.max_vms)
+	if (d->n_clients >= (uint64_t)d->config.max_vms) {
+		event_tell(EVENT_VM_REFUSED, of, "VM %s: refused: the host has max_vms = %lld VMs", name, (long long)d->config.max_vms);
 		refuse_numbers(call, WIRE_ERROR_LimitReached, d->n_clients + 1, (uint64_t)d->config.max_vms,
 			NULL, "The host has max_vms = %lld VMs.", (long long)d->config.max_vms);
-	else if (of_user >= (uint64_t)d->config.max_vms_per_user)
+	} else if (of_user >= (uint64_t)d->config.max_vms_per_user) {
+		event_tell(EVENT_VM_REFUSED, of, "VM %s: refused: user %u has max_vms_per_user = %lld VMs", name, (unsigned)uid,
+			(long long)d->config.max_vms_per_user);
 		refuse_numbers(call, WIRE_ERROR_LimitReached, of_user + 1,
 			(uint64_t)d->config.max_vms_per_user, NULL,
 			"This user has max_vms_per_user = %lld VMs.", (long long)d->config.max_vms_per_user);
-	else
+	} else {
 		return true;
+	}
 	return false;
 }
 
 /* Everything about the request that can be judged without the arena. */
-static bool check_register(struct daemon *d, struct call *call, const struct op_register_in *in)
+static bool check_register(struct daemon *d, struct call *call, const struct op_register_in *in, const struct vm_file *file)
 {
 	if (d->stopping) {
 		refuse(call, WIRE_ERROR_BadState, "memctld is ending.");
@@ -266,6 +279,8 @@ static bool check_register(struct daemon *d, struct call *call, const struct op_
 		refuse_field(call, WIRE_ERROR_InvalidName, "name", NULL);
 		return false;
 	}
+	if (!decisions_permit(d, call, file))
+		return false;
 	if (!check_size(call, "size", in->size, false) ||
 		!check_size(call, "reservation", in->reservation, true) ||
 		!check_size(call, "limit", in->limit, true))
@@ -274,12 +289,12 @@ static bool check_register(struct daemon *d, struct call *call, const struct op_
 		refuse_field(call, WIRE_ERROR_InvalidValue, "shares", "shares is at most 4294967295.");
 		return false;
 	}
-	if (!is_sharing(in->sharing)) {
+	if (*in->sharing && !resources_is_sharing(in->sharing)) {
 		refuse_field(call, WIRE_ERROR_InvalidValue, "sharing",
 			"sharing is \"off\", \"zero\", \"vm\" or \"group:NAME\".");
 		return false;
 	}
-	if (in->swap_dir[0] && !swap_dir_allowed(&d->config, in->swap_dir)) {
+	if (in->swap_dir[0] && !*vm_file_value(file, VM_KEY_swap_dir) && !swap_dir_allowed(&d->config, in->swap_dir)) {
 		refuse(call, WIRE_ERROR_PermissionDenied,
 			"The configuration does not allow this swap_dir: add it to allowed_swap_dirs, or "
 			"leave it out.");
@@ -290,7 +305,7 @@ static bool check_register(struct daemon *d, struct call *call, const struct op_
 		refuse_vm(call, WIRE_ERROR_VmExists, in->name);
 		return false;
 	}
-	return check_limits(d, call);
+	return check_limits(d, call, in->name);
 }
 
 int client_new(struct client **ret, struct daemon *d, struct problem *p)
@@ -353,45 +368,79 @@ static int make_client(struct daemon *d, const struct vm_config *vc, struct clie
 	return r;
 }
 
+/* What it asks for, and what is decided for it by its name. */
+static bool make_config(struct daemon *d, struct call *call, const struct op_register_in *in, const struct vm_file *file,
+	struct vm_config *ret)
+{
+	const char *field, *dir = vm_file_value(file, VM_KEY_swap_dir);
+	char why[400];
+
+	*ret = (struct vm_config){ .size_bytes = in->size, .reservation_bytes = in->reservation, .limit_bytes = in->limit,
+		.shares = in->shares ? (uint32_t)in->shares : resources_normal_shares(in->size) };
+	snprintf(ret->name, sizeof ret->name, "%.63s", in->name);
+	if (resources_parse(&(struct resource_words){ "", "", "", in->balloon_max, in->stall_budget }, ret, &field, why, sizeof why) < 0) {
+		refuse_field(call, WIRE_ERROR_InvalidValue, field, "%s", why);
+		return false;
+	}
+	if (decisions_over(file, ret, why, sizeof why) < 0) {
+		refuse_field(call, WIRE_ERROR_InvalidValue, "size", "%.300s.", why);
+		return false;
+	}
+	snprintf(ret->swap_dir, sizeof ret->swap_dir, "%s", *dir ? dir : in->swap_dir[0] ? in->swap_dir : d->config.swap_dir);
+	return true;
+}
+
+/* false: refused; where a file has decided what there is no room for, it is named. */
+static bool admit(struct daemon *d, struct call *call, const struct vm_config *c, const struct vm_file *file)
+{
+	bool decided = *vm_file_value(file, VM_KEY_reservation) || *vm_file_value(file, VM_KEY_limit);
+	struct problem p = { 0 };
+	int r = admission(d, c, NULL, 0, &p);
+	size_t n;
+
+	if (r == 0)
+		return true;
+	n = strlen(p.text);
+	if (decided && n < sizeof p.text)
+		snprintf(p.text + n, sizeof p.text - n, " (it is %.150s that decides)", file->path);
+	refuse_problem(call, r, &p, c->swap_dir);
+	return false;
+}
+
 void do_register(struct daemon *d, struct call *call, const struct op_register_in *in)
 {
+	const struct vm_file *file = vm_files_find(d->vm_files, in->name);
 	struct op_register_out out = { 0 };
-	struct vm_config vc = { 0 };
+	struct vm_config vc;
 	struct policy_sharing sharing;
 	struct vm_numbers numbers;
 	struct problem p = { 0 };
 	struct client *c = NULL;
-	const char *field;
-	char why[200];
+	const char *with = vm_file_value(file, VM_KEY_sharing);
 	int r;
 
-	if (!check_register(d, call, in) || !share_resolve(d, call, in->sharing, &sharing))
+	if (!check_register(d, call, in, file) || !share_resolve(d, call, *with ? with : in->sharing, &sharing) ||
+		!make_config(d, call, in, file, &vc))
 		return;
-	snprintf(vc.name, sizeof vc.name, "%.63s", in->name);
-	vc.size_bytes = in->size;
-	vc.reservation_bytes = in->reservation;
-	vc.limit_bytes = in->limit;
-	vc.shares = in->shares ? (uint32_t)in->shares : resources_normal_shares(in->size);
-	if (resources_parse(&(struct resource_words){ "", "", "", in->balloon_max, in->stall_budget }, &vc, &field, why, sizeof why) < 0) {
-		refuse_field(call, WIRE_ERROR_InvalidValue, field, "%s", why);
-		return;
-	}
-	snprintf(vc.swap_dir, sizeof vc.swap_dir, "%s", in->swap_dir[0] ? in->swap_dir : d->config.swap_dir);
 	vc.break_reserve_frames = policy_break_reserve_frames(vc.size_bytes / PAGE_SIZE, sharing.kind != POLICY_SHARING_OFF);
-	if (!admit(d, call, &vc, NULL))
+	if (!admit(d, call, &vc, file))
 		return;
 	r = make_client(d, &vc, &c, &p);
 	if (r < 0) {
+		event_tell(EVENT_VM_REFUSED, EVENT_OF(.vm = vc.name, .session = session_peer(call->session)->pid), "VM %s: refused: %s", vc.name,
+			p.text[0] ? p.text : strerror(-r));
 		refuse_problem(call, r, &p, vc.swap_dir);
 		return;
 	}
 	c->peer = *session_peer(call->session);
 	share_begin(c, &sharing);
+	decisions_made(c, file);
 	c->calls = call->session;
 	session_set_userdata(call->session, c);
 	client_keep(c);
-	log_info("VM %s: registered by pid %d of user %u, %llu MiB", vc.name, (int)c->peer.pid,
-		(unsigned)c->peer.uid, (unsigned long long)(vc.size_bytes >> 20));
+	event_tell(EVENT_VM_REGISTERED, EVENT_OF(.vm = vc.name, .session = c->peer.pid), "VM %s: registered by pid %d of user %u, %llu MiB%s%s",
+		vc.name, (int)c->peer.pid, (unsigned)c->peer.uid, (unsigned long long)(vc.size_bytes >> 20), file ? ", as decided by " : "",
+		file ? file->path : "");
 	vm_numbers(c->vm, &numbers);
 	out.token = c->token;
 	out.swap_size = numbers.swap_size_bytes;
@@ -440,7 +489,8 @@ void do_done(struct daemon *d, struct call *call, const struct op_done_in *in)
 				"One bit a page of the order's runs, as hexadecimal digits; pages: of whole runs.");
 			return;
 		}
-		log_notice("VM %s: an answer to an order that is none", vm_config(c->vm)->name);
+		event_tell(EVENT_WRONG_ANSWER, EVENT_OF(.vm = vm_config(c->vm)->name, .session = c->peer.pid),
+			"VM %s: an answer to an order that is none", vm_config(c->vm)->name);
 	}
 	call_reply(call, &ops[OP_done], &out, NULL, 0);
 }
@@ -454,11 +504,6 @@ void do_remove_vm(struct daemon *d, struct call *call, const struct op_remove_vm
 		refuse_vm(call, WIRE_ERROR_NoSuchVm, in->vm);
 		return;
 	}
-	if (!call_is_operator(call) && session_peer(call->session)->uid != c->peer.uid) {
-		refuse(call, WIRE_ERROR_PermissionDenied,
-			"root, memctld's user and the user of the VM may remove it.");
-		return;
-	}
-	client_end(c, "removed by an operator");
+	client_end(c, EVENT_VM_REMOVED, "removed by an operator");
 	call_reply(call, &ops[OP_remove_vm], &out, NULL, 0);
 }

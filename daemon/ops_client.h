@@ -14,6 +14,7 @@
 #pragma once
 
 #include "balloons.h"
+#include "base/events.h"
 #include "base/list.h"
 #include "daemon.h"
 #include "groups.h"
@@ -23,6 +24,7 @@
 #include "sampler.h"
 #include "scanner.h"
 #include "serve/session.h"
+#include "vm_files.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -42,6 +44,7 @@ struct client {
 	struct policy_sharing share;
 	char sharing[72];		/* the same in words: off, zero, vm, group:NAME; less may be shared now (client_sharing_now) */
 	struct group_member membership;	/* from JoinPool until the VM has been freed */
+	uint32_t file_marks[VM_KEYS];	/* what was applied of its file (decisions.h); 0: nothing */
 	struct scanner_vm scan;
 	struct page_in *page_in;	/* page_in.h; NULL: none is under way */
 	struct client_balloon balloon;
@@ -56,6 +59,7 @@ struct client {
 	unsigned leftovers;		/* leases that it did not name when it came back, not freed yet; */
 	struct call *lease_call;	/* a Lease waits until they are: they may lie where it wants to; NULL: none */
 	uint64_t lease_gpa, lease_size;
+	struct event_watch_vm event_watch;
 	bool user_mode_only;		/* of its last activated lease */
 	bool activated;
 	bool ending;
@@ -72,14 +76,16 @@ struct lease *client_lease_from(struct vm *vm, uint64_t gpa);
 uint64_t client_active_pages(struct vm *vm);
 bool client_calls_on(const struct client *c, const struct session *s);
 void client_session_closed(struct client *c, struct session *s);
-/* Ends it; `why` for the log. */
-void client_end(struct client *c, const char *why);
+/* Ends it: told as `id`, with `why` in words. */
+void client_end(struct client *c, enum event_id id, const char *why);
 /* A client without a VM, in no list. */
 int client_new(struct client **ret, struct daemon *d, struct problem *p);
 /* With its VM: reclaim knows it, and it is listed. */
 int client_list(struct client *c);
 /* What is shared now, in words. */
 const char *client_sharing_now(const struct client *c);
+/* Whether a VM that runs may be told to share that (what it registered with, or less), and what it may share then at the most. */
+bool client_may_share(const struct client *c, const char *wanted, enum sharing *ret);
 /* What of it must be found again at a restart is kept with its VM. */
 void client_keep(struct client *c);
 struct client *client_ref(struct client *c);

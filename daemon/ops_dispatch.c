@@ -1,7 +1,8 @@
 #include "ops_dispatch.h"
 
 #include "ops_client.h"
-#include "base/log.h"
+#include "base/events.h"
+#include "mem/inject.h"
 #include "proto/contract.h"
 #include "proto/writer.h"
 
@@ -73,6 +74,8 @@ static enum wire_error_id error_of(int r, const struct problem *p)
 		return WIRE_ERROR_NotEnoughSwap;
 	case PROBLEM_INVALID_SIZE:
 		return WIRE_ERROR_InvalidSize;
+	case PROBLEM_RESERVATION_BEYOND_SIZE:
+		return WIRE_ERROR_ReservationBeyondSize;
 	case PROBLEM_LEASE_BEYOND_SIZE:
 		return WIRE_ERROR_LeaseBeyondSize;
 	case PROBLEM_OVERLAP:
@@ -118,22 +121,94 @@ void refuse_problem(struct call *c, int r, const struct problem *p, const char *
 	if (dir)
 		snprintf(e.dir, sizeof e.dir, "%s", dir);
 	if (id == WIRE_ERROR_System)
-		log_warning("%s", e.message);
+		event_tell(EVENT_SYSTEM_ERROR, EVENT_OF(.session = c->session ? session_peer(c->session)->pid : 0), "%s", e.message);
 	call_fail(c, &e);
 }
 
 /* ---- who may ---- */
 
-bool call_is_operator(const struct call *c)
+static bool is_read_only(const struct daemon *d, const struct call *c)
 {
-	return c->session && access_is_own_user(session_peer(c->session)->uid);
+	return d->server_ro && session_server(c->session) == d->server_ro;
 }
 
-enum wire_error_id dispatch_admit(const struct session_peer *peer, int fd, void *userdata)
+enum access_class call_access(const struct daemon *d, const struct call *c)
 {
-	const struct daemon *d = userdata;
+	if (!c->session)
+		return ACCESS_NONE;
+	if (inject.twin_open_access)
+		return ACCESS_OPERATE;
+	if (is_read_only(d, c))
+		return ACCESS_READ;
+	return access_of(&d->access, session_peer(c->session), session_fd(c->session));
+}
 
-	return access_allows(&d->access, peer, fd) ? WIRE_ERROR_NONE : WIRE_ERROR_PermissionDenied;
+/* Whether the VM that the call names is one of the caller's.  One that there is not: the handler says so. */
+static bool is_own(struct daemon *d, const struct call *c, const struct op *op, const void *in)
+{
+	const struct client *client;
+	const char *vm = "";
+	size_t end = 0;
+
+	for (const struct op_field *f = op->in; f->name; f++) {
+		const void *at = op_field_at(f, in, &end);
+
+		if (!strcmp(f->name, "vm"))
+			vm = at;
+	}
+	client = client_find(d, vm);
+	return *vm && (!client || client->peer.uid == session_peer(c->session)->uid);
+}
+
+static const enum access_class needed[] = {
+	[OP_CLASS_READ] = ACCESS_READ,
+	[OP_CLASS_LEASE] = ACCESS_LEASE,
+	[OP_CLASS_CLIENT] = ACCESS_LEASE,
+	[OP_CLASS_TOKEN] = ACCESS_NONE,
+	[OP_CLASS_ORDERS] = ACCESS_NONE,
+	[OP_CLASS_OWN] = ACCESS_LEASE,
+	[OP_CLASS_OPERATOR] = ACCESS_OPERATE,
+};
+
+static void refuse_class(const struct daemon *d, struct call *c, const struct op *op, enum access_class has)
+{
+	if (is_read_only(d, c))
+		refuse(c, WIRE_ERROR_PermissionDenied,
+			"This is memctld's read-only socket: it answers questions about numbers, and nothing else; all else is asked at %.107s.",
+			d->config.socket);
+	else if (op->class == OP_CLASS_OPERATOR)
+		refuse(c, WIRE_ERROR_PermissionDenied,
+			"Only who may operate may do that: root, memctld's own user, and those whom operate_users names.");
+	else if (op->class == OP_CLASS_OWN && has >= ACCESS_LEASE)
+		refuse(c, WIRE_ERROR_PermissionDenied,
+			"The user of a VM may do that, and who may operate: root, memctld's own user, and those whom operate_users names.");
+	else if (has == ACCESS_READ)
+		refuse(c, WIRE_ERROR_PermissionDenied,
+			"This user may look at numbers only; access_group and allow_users say who may register VMs and act on them.");
+	else
+		refuse(c, WIRE_ERROR_PermissionDenied, NULL);
+}
+
+/* The one place where it is decided who may call what: before anything of the call is looked at, and, where its VM decides, as soon
+ * as that is known (`in`; before: NULL).  false: refused. */
+static bool may_call(struct daemon *d, struct call *c, const struct op *op, const void *in)
+{
+	const struct client *client = session_userdata(c->session);
+	enum access_class has, need = needed[op->class];
+
+	/* it was let in, and it is its memory */
+	if (op->class == OP_CLASS_CLIENT && client && client_calls_on(client, c->session))
+		return true;
+	if (in && op->class != OP_CLASS_OWN)
+		return true;
+	/* there a token does not do either */
+	if (is_read_only(d, c) && op->class != OP_CLASS_READ)
+		need = ACCESS_OPERATE;
+	has = call_access(d, c);
+	if (has >= need && (!in || has == ACCESS_OPERATE || is_own(d, c, op, in)))
+		return true;
+	refuse_class(d, c, op, has);
+	return false;
 }
 
 /* ---- org.varlink.service ---- */
@@ -260,6 +335,8 @@ void dispatch_call(struct call *c, void *userdata)
 	union any_in in;
 	int r;
 
+	if (op && !may_call(d, c, op, NULL))
+		return;
 	if (c->message.fds_lost || c->message.n_fds != (op ? op->fds_in : 0)) {
 		refuse(c, WIRE_ERROR_BadDescriptor, "This call carries %u file descriptors; %s%u came.",
 			op ? op->fds_in : 0, c->message.fds_lost ? "more than " : "", c->message.n_fds);
@@ -286,11 +363,11 @@ void dispatch_call(struct call *c, void *userdata)
 			refuse_field(c, WIRE_ERROR_InvalidParameter, fault.field, "%s", fault.text);
 		return;
 	}
-	if (op->class == OP_CLASS_CLIENT && (!client || !client_calls_on(client, c->session))) {
-		refuse(c, WIRE_ERROR_BadState,
-			"No VM is registered on this connection: call Register first.");
-	} else {
-		handlers[op - ops](d, c, &in);
+	if (may_call(d, c, op, &in)) {
+		if (op->class == OP_CLASS_CLIENT && (!client || !client_calls_on(client, c->session)))
+			refuse(c, WIRE_ERROR_BadState, "No VM is registered on this connection: call Register first.");
+		else
+			handlers[op - ops](d, c, &in);
 	}
 	op_fields_fini(op->in, &in);
 }

@@ -13,13 +13,12 @@
 #undef OP
 
 /* The server's events; userdata is the struct daemon. */
-enum wire_error_id dispatch_admit(const struct session_peer *peer, int fd, void *userdata);
 bool dispatch_urgent(const struct call *c, void *userdata);
 void dispatch_call(struct call *c, void *userdata);
 void dispatch_closed(struct session *s, void *userdata);
 
-/* Whether the peer of the call is root or of the daemon's own user. */
-bool call_is_operator(const struct call *c);
+/* What its caller may do here.  Which class an operation needs is in its row, and asked before its handler is called. */
+enum access_class call_access(const struct daemon *d, const struct call *c);
 
 /* A lease of the caller's VM (of a call of class CLIENT) by its number; NULL: there is none, and the call is refused. */
 struct lease *call_find_lease(struct call *c, uint64_t id);

@@ -57,10 +57,8 @@ void do_page_map(struct daemon *d, struct call *call, const struct op_page_map_i
 			out.next = gpa;
 			break;
 		}
-		if (lease_map_run(l, (gpa - lease_gpa(l)) / PAGE_SIZE, &m) != 1)
+		if (lease_map_run(l, (gpa - lease_gpa(l)) / PAGE_SIZE, (end - lease_gpa(l) - 1) / PAGE_SIZE + 1, &m) != 1)
 			break;
-		if (gpa + m.run.count * PAGE_SIZE > end)
-			m.run.count = (end - gpa + PAGE_SIZE - 1) / PAGE_SIZE;
 		write_run(&o, l, &m);
 		gpa += m.run.count * PAGE_SIZE;
 		words += m.run.count;

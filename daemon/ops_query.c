@@ -4,10 +4,12 @@
  *
  *	Status		status: version, pid, uptime_s, state, arena {..._bytes}, host {rows of
  *			host_numbers.def}, vms {count, sums of the rows},
- *			swap {dir, size_bytes, free_bytes}, sessions, warnings []
+ *			swap {dir, size_bytes, free_bytes}, sessions, events {error, warning, notice, info: how many were told},
+ *			warnings []
  *	ListVms		vms: [{name, state, uid, pid, age_s, lease_count, sharing (now), sharing_registered (the most it may be),
  *			balloon_driver ("guest", "agent", "none"), balloon_max and stall_budget (its own in words, or "default"), pool_joined, pool_writable (the descriptor
- *			does not keep it from writing to its pool), faults_mode, attending, trouble, swap_dir,
+ *			does not keep it from writing to its pool), faults_mode, attending, trouble, swap_dir, decided_by (the file of
+ *			vms.d for its name, or ""),
  *			active_pct (active_bytes of the size), the rows}]
  *	ShowVm		vm: the same, and faults {cause: {count, p50_ns, p99_ns, mean_ns}},
  *			claims (an object, as BalloonAgent passed it on, or null), claimed_bytes
@@ -16,6 +18,7 @@
  *	Catalogue	numbers: [{name, of ("vm" or "host"), kind, unit, sentence}] */
 #include "ops_client.h"
 #include "ops_dispatch.h"
+#include "reload.h"
 #include "resources.h"
 
 #include "base/clock.h"
@@ -55,6 +58,7 @@ static const char *faults_mode(const struct client *c)
 static void write_vm(struct writer *o, struct client *c)
 {
 	const struct vm_config *vc = vm_config(c->vm);
+	const struct vm_file *file;
 	struct vm_numbers n;
 	uint64_t leases = 0;
 	char words[32];
@@ -81,6 +85,8 @@ static void write_vm(struct writer *o, struct client *c)
 	writer_bool(o, "attending", c->attending != NULL);
 	writer_str(o, "trouble", vm_trouble(c->vm));
 	writer_str(o, "swap_dir", vc->swap_dir);
+	file = vm_files_find(c->daemon->vm_files, vc->name);
+	writer_str(o, "decided_by", file ? file->path : "");
 	writer_u64(o, "active_pct", n.active_bytes * 100 / vc->size_bytes);
 	write_numbers(o, &n);
 }
@@ -238,12 +244,21 @@ static void write_warnings(struct writer *o, struct daemon *d, const struct vm_n
 		writer_str(o, NULL, "Writes to a swap file failed; the pages stayed in memory.");
 	if (sum->swap_read_errors || sum->checksum_errors)
 		writer_str(o, NULL, "A stored page could not be read back; see the VMs' trouble.");
+	reload_write_warnings(o, d);
 	list_foreach(l, &d->clients) {
 		const char *trouble = vm_trouble(container_of(l, struct client, link)->vm);
 
 		if (*trouble)
 			writer_str(o, NULL, trouble);
 	}
+	writer_end(o);
+}
+
+static void write_events(struct writer *o)
+{
+	writer_object(o, "events");
+	for (unsigned level = LOG_LEVEL_ERROR; level < EVENT_LEVELS; level++)
+		writer_u64(o, event_level_names[level], events_told(level));
 	writer_end(o);
 }
 
@@ -265,6 +280,7 @@ void do_status(struct daemon *d, struct call *call, const struct op_status_in *i
 	write_sums(&o, d, &sum);
 	write_swap(&o, d, &sum);
 	writer_u64(&o, "sessions", server_sessions(d->server));
+	write_events(&o);
 	write_warnings(&o, d, &sum);
 	writer_end(&o);
 	reply_json(call, OP_status, &o);

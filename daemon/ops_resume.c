@@ -3,7 +3,7 @@
 #include "ops_dispatch.h"
 #include "ops_share.h"
 #include "base/clock.h"
-#include "base/log.h"
+#include "base/events.h"
 #include "base/process.h"
 #include "mem/recover.h"
 #include "mem/state.h"
@@ -14,7 +14,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define LEFT_NS (3 * NS_PER_S)
+#define LEFT_NS	  (3 * NS_PER_S)
+#define KEYS_KEPT 16		/* part of the state's format */
 
 /* What is kept of a client, with its VM.  It only grows. */
 struct client_card {
@@ -27,7 +28,9 @@ struct client_card {
 	char group[POLICY_GROUP_MAX];
 	uint32_t user_mode_only, activated;
 	uint32_t balloon_started, unused;
+	uint32_t file_marks[KEYS_KEPT];	/* enum vm_key */
 };
+_Static_assert(VM_KEYS <= KEYS_KEPT, "what was applied of its file is kept with the VM");
 _Static_assert(sizeof(struct client_card) <= VM_CLIENT_MAX, "it is kept with the VM");
 
 struct awaited {
@@ -50,6 +53,7 @@ void client_keep(struct client *c)
 
 	if (!c->peer_started && c->peer.pid > 0)
 		card.pid_started = c->peer_started = process_started(c->peer.pid);
+	memcpy(card.file_marks, c->file_marks, sizeof c->file_marks);
 	snprintf(card.group, sizeof card.group, "%s", c->share.kind == POLICY_SHARING_GROUP ? c->share.group : "");
 	vm_keep(c->vm, &card, sizeof card);
 }
@@ -62,7 +66,7 @@ static void its_process_ended(unsigned events, void *userdata)
 
 	watch_free(w->watch);
 	w->watch = NULL;
-	client_end(w->client, "its process ended while memctld was away");
+	client_end(w->client, EVENT_CLIENT_DIED, "its process ended while memctld was away");
 }
 
 /* Its process: a descriptor that tells of its end.  false: it is gone. */
@@ -118,6 +122,7 @@ static int make_client(struct daemon *d, struct vm *vm, struct problem *p)
 	c->balloon.started = card.balloon_started;
 	if (c->balloon.started)
 		vm_set_balloon_driver(vm);
+	memcpy(c->file_marks, card.file_marks, sizeof c->file_marks);
 	share = (struct policy_sharing){ .kind = card.share_kind < POLICY_SHARING_REFUSED ? card.share_kind : POLICY_SHARING_OFF,
 		.writable = card.share_writable };
 	snprintf(share.group, sizeof share.group, "%.*s", POLICY_GROUP_MAX - 1, card.group);
@@ -137,7 +142,8 @@ static int find_vms(struct daemon *d, struct recovery_numbers *numbers, struct p
 		int r = vm_recover(&vm, d->arena, &d->settings, n, find_pool, d, numbers, p);
 
 		if (r == -EBADMSG) {
-			log_error("%s: that VM is lost; its guest waits where it touches what is not resident, and should be ended", p->text);
+			event_tell(EVENT_VM_LOST, NULL, "%s: that VM is lost; its guest waits where it touches what is not resident, and should be ended",
+				p->text);
 			d->lost_vms++;
 		}
 		if (r == -EBADMSG || r == -ENOENT) {
@@ -179,10 +185,10 @@ int resume_found(struct daemon *d, struct problem *p)
 		struct client *c = container_of(l, struct client, link);
 
 		if (!watch_process(c->awaited))
-			client_end(c, "its process ended while memctld was away");
+			client_end(c, EVENT_CLIENT_DIED, "its process ended while memctld was away");
 	}
 	if (d->n_clients)
-		log_notice("restarted: %u VMs with %llu leases go on; %llu pages in question, %llu words damaged, %.1f ms", d->n_clients,
+		event_tell(EVENT_RESTARTED, NULL, "restarted: %u VMs with %llu leases go on; %llu pages in question, %llu words damaged, %.1f ms", d->n_clients,
 			(unsigned long long)numbers.leases, (unsigned long long)numbers.in_question,
 			(unsigned long long)numbers.damaged, (double)(now_ns() - began_ns) / 1e6);
 	return 0;
@@ -393,12 +399,12 @@ void resume_end(struct client *c)
 			released++;
 		}
 	}
-	log_info("VM %s: its client is back after %.0f ms, %u of its leases released", vm_config(c->vm)->name,
-		(double)(now_ns() - w->since_ns) / 1e6, released);
+	event_tell(EVENT_CLIENT_BACK, EVENT_OF(.vm = vm_config(c->vm)->name, .session = c->peer.pid),
+		"VM %s: its client is back after %.0f ms, %u of its leases released", vm_config(c->vm)->name, (double)(now_ns() - w->since_ns) / 1e6, released);
 	any_plain = any_plain && !kept;
 	resume_forget(c);
 	if (any_plain)
-		client_end(c, "it has its memory as its own");
+		client_end(c, EVENT_VM_ENDED, "it has its memory as its own");
 	else
 		vm_resume(c->vm);
 	go_on_with_lease(c);
@@ -408,7 +414,7 @@ void resume_replace(struct client *c, const struct session_peer *peer)
 {
 	if (c->awaited && !c->awaited->resumed && !c->ending && c->peer.pid > 0 && peer->pid == c->peer.pid && peer->uid == c->peer.uid &&
 		!vm_first_lease(c->vm))
-		client_end(c, "its client registers once more");
+		client_end(c, EVENT_VM_ENDED, "its client registers once more");
 }
 
 /* Told to take its memory as its own, and not heard of since: most likely it has, and has no reason to come back. */
@@ -434,8 +440,8 @@ void resume_tick(struct daemon *d)
 		if (!c->awaited || c->ending)
 			continue;
 		if (now_ns() - c->awaited->since_ns > LEFT_NS && has_left(c))
-			client_end(c, "it was told to take its memory as its own, and did not come back");
+			client_end(c, EVENT_VM_ENDED, "it was told to take its memory as its own, and did not come back");
 		else if (grace_ns && now_ns() - c->awaited->since_ns > grace_ns)
-			client_end(c, "its client did not come back after a restart (reconnect_grace)");
+			client_end(c, EVENT_CLIENT_ABSENT, "its client did not come back after a restart (reconnect_grace)");
 	}
 }

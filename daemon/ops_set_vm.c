@@ -4,7 +4,7 @@
 #include "ops_dispatch.h"
 #include "page_in.h"
 #include "resources.h"
-#include "base/log.h"
+#include "base/events.h"
 
 #include <errno.h>
 #include <string.h>
@@ -14,9 +14,7 @@ static struct client *find_running(struct daemon *d, struct call *call, const ch
 {
 	struct client *c = client_find(d, vm);
 
-	if (!call_is_operator(call))
-		refuse(call, WIRE_ERROR_PermissionDenied, "Only root and memctld's own user may do that.");
-	else if (!c)
+	if (!c)
 		refuse_vm(call, WIRE_ERROR_NoSuchVm, vm);
 	else if (c->ending || c->leaving)
 		refuse(call, WIRE_ERROR_BadState, "The VM is just ending, or leaving.");
@@ -28,15 +26,9 @@ static struct client *find_running(struct daemon *d, struct call *call, const ch
 /* What may be shared from now on.  false: refused. */
 static bool wanted_sharing(struct call *call, const struct client *c, const char *asked, enum sharing *ret)
 {
-	if (!*asked)
+	if (!*asked) {
 		*ret = vm_sharing(c->vm);
-	else if (!strcmp(asked, c->sharing))
-		*ret = SHARING_POOL;	/* or less, if it came with less */
-	else if (!strcmp(asked, "off"))
-		*ret = SHARING_OFF;
-	else if (!strcmp(asked, "zero") && strcmp(c->sharing, "off"))
-		*ret = SHARING_ZERO;
-	else {
+	} else if (!client_may_share(c, asked, ret)) {
 		refuse_field(call, WIRE_ERROR_InvalidValue, "sharing",
 			"This VM was registered with sharing \"%s\": while it runs it may have that, or less (%s); register it anew to share "
 			"more, or with others.", c->sharing, strcmp(c->sharing, "off") ? "\"zero\", \"off\"" : "there is nothing less");
@@ -48,7 +40,8 @@ static bool wanted_sharing(struct call *call, const struct client *c, const char
 static void log_change(struct call *call, const struct client *c, const char *name, const char *value)
 {
 	if (*value)
-		log_notice("VM %s: %s = %s (by user %u)", vm_config(c->vm)->name, name, value, (unsigned)session_peer(call->session)->uid);
+		event_tell(EVENT_RESOURCES_CHANGED, EVENT_OF(.vm = vm_config(c->vm)->name), "VM %s: %s = %s (by user %u)",
+			vm_config(c->vm)->name, name, value, (unsigned)session_peer(call->session)->uid);
 }
 
 void do_set_vm(struct daemon *d, struct call *call, const struct op_set_vm_in *in)
@@ -70,10 +63,12 @@ void do_set_vm(struct daemon *d, struct call *call, const struct op_set_vm_in *i
 		refuse_field(call, WIRE_ERROR_InvalidValue, field, "%s", why);
 		return;
 	}
-	if (!admit(d, call, &config, c->vm))
-		return;
-	r = vm_set_config(c->vm, &config, &p);
+	r = admission(d, &config, c->vm, 0, &p);
+	if (r == 0)
+		r = vm_set_config(c->vm, &config, &p);
 	if (r < 0) {
+		event_tell(EVENT_VM_REFUSED, EVENT_OF(.vm = config.name, .session = session_peer(call->session)->pid),
+			"VM %s: its resources stay as they are: %s", config.name, p.text[0] ? p.text : strerror(-r));
 		refuse_problem(call, r, &p, config.swap_dir);
 		return;
 	}

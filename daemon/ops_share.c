@@ -5,7 +5,6 @@
  *			stored_bytes, charged_bytes, writable_by_members}]; group: its name, of a private pool the VM's */
 #include "ops_share.h"
 
-#include "base/log.h"
 #include "proto/writer.h"
 
 #include <errno.h>
@@ -208,10 +207,6 @@ void do_scan_vm(struct daemon *d, struct call *call, const struct op_scan_vm_in 
 	struct client *one = in->vm[0] ? client_find(d, in->vm) : NULL;
 	struct op_scan_vm_out out = { 0 };
 
-	if (!call_is_operator(call)) {
-		refuse(call, WIRE_ERROR_PermissionDenied, "Only root and memctld's own user may do that.");
-		return;
-	}
 	if (in->vm[0] && !one) {
 		refuse_vm(call, WIRE_ERROR_NoSuchVm, in->vm);
 		return;

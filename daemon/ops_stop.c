@@ -6,7 +6,8 @@
  *	            \ no: refused, nothing has changed; any failure on the way: what is gathered is let go again
  *
  * Enough means: the host has what the arena does not.  The frames that a VM takes along are lent to the arena meanwhile, so that
- * nobody else is pressed for them.
+ * nobody else is pressed for them.  They go on counting in our memory cgroup until the VM's process ends, so beside them it
+ * must have room for the arena that fills up again; not so at a stop, after which nothing is filled.
  *
  * Stop hands over one VM after the other, so that each may use what the one before has given back. */
 #include "ops_stop.h"
@@ -15,7 +16,7 @@
 #include "ops_client.h"
 #include "ops_dispatch.h"
 #include "base/clock.h"
-#include "base/log.h"
+#include "base/events.h"
 #include "mem/host.h"
 #include "mem/inject.h"
 #include "mem/state.h"
@@ -28,7 +29,7 @@
 #include <unistd.h>
 
 #define AGAIN_NS     (1 * NS_PER_S)	/* another signal before is the same one */
-#define MARGIN_BYTES (16ull << 20)	/* of the host's memory that is left alone */
+#define MARGIN_BYTES (16ull << 20)	/* of the host's memory, or our cgroup's, that is left alone */
 
 /* A VM that leaves. */
 struct leaving {
@@ -68,6 +69,23 @@ static uint64_t missing_bytes(const struct client *c)
 	return frames * PAGE_SIZE;
 }
 
+static int cgroup_allows(const struct client *c, uint64_t need, struct problem *p)
+{
+	struct host_cgroup cgroup;
+	uint64_t have;
+
+	host_cgroup(&cgroup);
+	have = cgroup.room_bytes > MARGIN_BYTES ? cgroup.room_bytes - MARGIN_BYTES : 0;
+	if (!c->daemon->stop)
+		need += (arena_free_frames(c->daemon->arena) + atomic_load(&vm_account(c->vm)->frames)) * PAGE_SIZE;
+	if (need <= have)
+		return 0;
+	return problem_set(p, ENOMEM, PROBLEM_NOT_ENOUGH_MEMORY, need, have,
+		"VM %s needs room for %llu MiB in memctld's memory cgroup, there are %llu: type \"systemctl set-property --runtime "
+		"memctld MemoryMax=infinity\" (\"systemctl stop memctld\" needs none)", vm_config(c->vm)->name,
+		(unsigned long long)(need + (1 << 20) - 1) >> 20, (unsigned long long)have >> 20);
+}
+
 /* Why the VM cannot leave now: 0, or -errno with the sentence. */
 static int may_leave(struct client *c, struct problem *p)
 {
@@ -83,6 +101,8 @@ static int may_leave(struct client *c, struct problem *p)
 		return problem_set(p, EBUSY, PROBLEM_BAD_STATE, 0, 0,
 			"the client of VM %s is not there to take its memory: it has not come back after a restart, or its library "
 			"attends to no orders", name);
+	if (cgroup_allows(c, need, p) < 0)
+		return -ENOMEM;
 	if (need > have)
 		return problem_set(p, ENOMEM, PROBLEM_NOT_ENOUGH_MEMORY, need, have,
 			"VM %s needs %llu MiB more as plain memory, the host has %llu MiB: end other VMs or programs first", name,
@@ -124,15 +144,16 @@ static void finish(struct leaving *w)
 			vm_set_leaving(c->vm, false);
 			for (struct lease *l = vm_first_lease(c->vm); l; l = lease_next(l))
 				lease_stop_staying(l);
-			log_warning("VM %s: it keeps its leases: %s", vm_config(c->vm)->name, strerror(-w->r));
+			event_tell(EVENT_VM_STAYS, EVENT_OF(.vm = vm_config(c->vm)->name), "VM %s: it keeps its leases: %s", vm_config(c->vm)->name, strerror(-w->r));
 		} else {
-			log_notice("VM %s: handed over, %llu pages were brought in", vm_config(c->vm)->name, (unsigned long long)w->pages);
+			event_tell(EVENT_VM_HANDED_OVER, EVENT_OF(.vm = vm_config(c->vm)->name), "VM %s: handed over, %llu pages were brought in",
+				vm_config(c->vm)->name, (unsigned long long)w->pages);
 		}
 	}
 	arena_unlend(d->arena, w->lent_frames);
 	answer(w);
 	if (w->r == 0)
-		client_end(c, "it has its memory as its own");
+		client_end(c, EVENT_VM_ENDED, "it has its memory as its own");
 	if (s && s->now == w) {
 		s->now = NULL;
 		s->released += w->r == 0;
@@ -233,10 +254,6 @@ void do_release_vm(struct daemon *d, struct call *call, const struct op_release_
 		refuse_vm(call, WIRE_ERROR_NoSuchVm, in->vm);
 		return;
 	}
-	if (!call_is_operator(call) && session_peer(call->session)->uid != c->peer.uid) {
-		refuse(call, WIRE_ERROR_PermissionDenied, "root, memctld's user and the user of the VM may release it.");
-		return;
-	}
 	r = may_leave(c, &p);
 	if (r == 0)
 		r = leave(c, call, NULL);
@@ -256,7 +273,7 @@ static void tell(struct daemon *d, const char *fmt, ...)
 	vsnprintf(text + 7, sizeof text - 7, fmt, ap);
 	va_end(ap);
 	if (strcmp(text, d->status)) {
-		log_notice("%s", text + 7);
+		event_tell(EVENT_STOPPING, NULL, "%s", text + 7);
 		snprintf(d->status, sizeof d->status, "%s", text);
 		notify_send(text);
 	}
@@ -386,7 +403,7 @@ void stop_by_signal(struct daemon *d)
 	if (s && now_ns() - s->signal_ns < AGAIN_NS)
 		return;
 	if (s || begin_stop(d, NULL, false, true) < 0) {
-		log_warning("ending at once: %u VMs are left behind", d->n_clients);
+		event_tell(EVENT_LEFT_BEHIND, NULL, "ending at once: %u VMs are left behind", d->n_clients);
 		daemon_quit(d);
 	} else if (d->stop) {
 		d->stop->signal_ns = now_ns();
@@ -395,10 +412,6 @@ void stop_by_signal(struct daemon *d)
 
 void do_stop(struct daemon *d, struct call *call, const struct op_stop_in *in)
 {
-	if (!call_is_operator(call)) {
-		refuse(call, WIRE_ERROR_PermissionDenied, "Only root and memctld's own user may do that.");
-		return;
-	}
 	if (d->stop && !in->force) {
 		refuse(call, WIRE_ERROR_BadState, "memctld is stopping already; --force ends it now.");
 		return;
@@ -432,10 +445,6 @@ void do_upgrade(struct daemon *d, struct call *call, const struct op_upgrade_in 
 		*deleted = 0;
 	snprintf(out.version, sizeof out.version, "%s", MEMCTL_VERSION);
 	if (!in->check) {
-		if (!call_is_operator(call)) {
-			refuse(call, WIRE_ERROR_PermissionDenied, "Only root and memctld's own user may do that.");
-			return;
-		}
 		if (!notify_keeps()) {
 			refuse(call, WIRE_ERROR_BadState,
 				"Nobody would start memctld again and keep what guests need meanwhile: run it by systemd, or with --supervise.");

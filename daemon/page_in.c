@@ -1,7 +1,7 @@
 #include "page_in.h"
 
 #include "base/clock.h"
-#include "base/log.h"
+#include "base/events.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -99,7 +99,8 @@ static void go_on(struct page_in *p)
 	}
 	l = lease_from(c->vm, p->lease);
 	if (!l) {
-		log_info("VM %s: %llu pages brought back", vm_config(c->vm)->name, (unsigned long long)p->done);
+		event_tell(EVENT_PAGE_IN_DONE, EVENT_OF(.vm = vm_config(c->vm)->name), "VM %s: %llu pages brought back",
+			vm_config(c->vm)->name, (unsigned long long)p->done);
 		end(p);
 		return;
 	}

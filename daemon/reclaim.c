@@ -25,7 +25,7 @@
 
 #include "base/clock.h"
 #include "base/list.h"
-#include "base/log.h"
+#include "base/events.h"
 #include "mem/inject.h"
 #include "mem/pool.h"
 #include "plan_log.h"
@@ -35,6 +35,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -60,6 +61,7 @@ struct member {
 	uint64_t spared_until_ns;
 	struct policy_balloon balloon;
 	uint64_t told_frames;	/* its balloon's target at the last look */
+	bool told_owes;		/* reclaim_balloon_changed */
 	bool planned;		/* the last plan was made with it: these are its part of that */
 	struct policy_vm in;
 	struct policy_vm_plan out;
@@ -197,8 +199,8 @@ static void check_reservation(struct member *m, const struct policy_vm *v, const
 	if (left >= reservation + p->host_take_frames && left >= reservation + ask &&
 		(!ask || v->size_frames >= reservation + p->balloon_target_frames))
 		return;
-	log_error("VM %s: it holds %llu frames, with a reservation of %llu, and is asked for %llu, and %llu for its balloon of %llu",
-		vm_config(m->vm)->name, (unsigned long long)left, (unsigned long long)reservation,
+	event_tell(EVENT_RESERVATION_BROKEN, EVENT_OF(.vm = vm_config(m->vm)->name),
+		"VM %s: it holds %llu frames, with a reservation of %llu, and is asked for %llu, and %llu for its balloon of %llu", vm_config(m->vm)->name, (unsigned long long)left, (unsigned long long)reservation,
 		(unsigned long long)p->host_take_frames, (unsigned long long)ask, (unsigned long long)v->balloon_frames);
 	abort();
 }
@@ -525,6 +527,27 @@ void reclaim_get_status(struct reclaim *r, struct reclaim_status *ret)
 	ret->pressed = n.free_frames < t.min_free_frames;
 	ret->runs = r->runs;
 	pthread_mutex_unlock(&r->lock);
+}
+
+bool reclaim_balloon_changed(struct reclaim *r, char ret_vm[64], bool *ret_owes, uint64_t *ret_owed_frames)
+{
+	bool changed = false;
+
+	pthread_mutex_lock(&r->lock);
+	list_foreach(l, &r->members) {
+		struct member *m = container_of(l, struct member, link);
+		bool owes = m->balloon.state == POLICY_BALLOON_UNCOOPERATIVE;
+
+		if (owes == m->told_owes)
+			continue;
+		m->told_owes = *ret_owes = owes;
+		*ret_owed_frames = m->balloon.owed_frames;
+		snprintf(ret_vm, 64, "%s", vm_config(m->vm)->name);
+		changed = true;
+		break;
+	}
+	pthread_mutex_unlock(&r->lock);
+	return changed;
 }
 
 int reclaim_explain(struct reclaim *r, struct vm *vm, struct reclaim_explanation *ret)

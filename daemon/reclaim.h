@@ -54,6 +54,10 @@ void reclaim_poke(struct reclaim *r);
 bool reclaim_answers(struct reclaim *r);
 void reclaim_get_status(struct reclaim *r, struct reclaim_status *ret);
 
+/* A VM whose balloon has come to owe memory since it was last told here, or owes none any more: its name, and how much.  false: there
+ * is no other. */
+bool reclaim_balloon_changed(struct reclaim *r, char ret_vm[64], bool *ret_owes, uint64_t *ret_owed_frames);
+
 #define RECLAIM_ACTIONS 10
 
 /* What was asked of a VM, for as long as cause, technique and reason stay the same. */

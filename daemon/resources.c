@@ -24,6 +24,12 @@ uint32_t resources_normal_shares(uint64_t size_bytes)
 	return shares_per_mib(size_bytes, 10);
 }
 
+bool resources_is_sharing(const char *text)
+{
+	return !strcmp(text, "off") || !strcmp(text, "zero") || !strcmp(text, "vm") ||
+		(strncmp(text, "group:", 6) == 0 && is_name(text + 6));
+}
+
 /* "40%", "2.5%": tenths of a percent, at most 1000. */
 static bool parse_permille(const char *text, uint64_t *ret)
 {

@@ -11,6 +11,8 @@
 
 #include "mem/vm.h"
 
+#include <stdbool.h>
+
 /* "": as it is. */
 struct resource_words {
 	const char *reservation, *limit, *shares, *balloon_max, *stall_budget;
@@ -19,6 +21,8 @@ struct resource_words {
 /* Into the configuration, whose size is set.  0; -EINVAL: *ret_field is at fault, and `why` says how in a sentence; then the
  * configuration is of no use. */
 int resources_parse(const struct resource_words *w, struct vm_config *c, const char **ret_field, char *why, size_t why_bytes);
+/* "off", "zero", "vm", "group:NAME". */
+bool resources_is_sharing(const char *text);
 /* 10 per MiB, at least 1. */
 uint32_t resources_normal_shares(uint64_t size_bytes);
 

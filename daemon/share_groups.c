@@ -1,21 +1,16 @@
 #include "share_groups.h"
 
 #include "config.h"
-#include "ops_access.h"
+#include "who.h"
 
 #include <errno.h>
-#include <grp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct share_group {
 	char name[64];
-	bool everyone;
-	uid_t *users;
-	size_t n_users;
-	gid_t *gids;
-	size_t n_gids;
+	struct who members;
 };
 
 struct share_groups {
@@ -33,27 +28,14 @@ static const struct share_group *find(const struct share_groups *g, const char *
 
 static int take_member(struct share_group *to, const char *who, char *why, size_t why_bytes)
 {
-	const struct group *gr;
+	char detail[160];
+	int r = who_add(&to->members, who, detail, sizeof detail);
 
-	if (!strcmp(who, "*")) {
-		to->everyone = true;
-	} else if (*who == '@') {
-		gr = getgrnam(who + 1);
-		if (!gr) {
-			snprintf(why, why_bytes, "share_groups: there is no group \"%s\" of users", who + 1);
-			return -ENOENT;
-		}
-		to->gids[to->n_gids++] = gr->gr_gid;
-	} else if (!*who) {
+	if (r == -EINVAL)
 		snprintf(why, why_bytes, "share_groups: %s= wants users, @groups of users or *, separated by commas", to->name);
-		return -EINVAL;
-	} else if (access_find_user(who, &to->users[to->n_users]) < 0) {
-		snprintf(why, why_bytes, "share_groups: there is no user \"%s\"", who);
-		return -ENOENT;
-	} else {
-		to->n_users++;
-	}
-	return 0;
+	else if (r < 0)
+		snprintf(why, why_bytes, "share_groups: %s", detail);
+	return r;
 }
 
 /* NAME=WHO,WHO; the word is taken apart. */
@@ -61,7 +43,6 @@ static int take_word(struct share_groups *g, char *word, char *why, size_t why_b
 {
 	struct share_group *to = &g->group[g->n];
 	char *equals = strchr(word, '='), *who;
-	size_t most = strlen(word);
 	int r = 0;
 
 	if (equals)
@@ -76,14 +57,7 @@ static int take_word(struct share_groups *g, char *word, char *why, size_t why_b
 		return -EINVAL;
 	}
 	snprintf(to->name, sizeof to->name, "%.63s", word);
-	/* no more members than the word has bytes */
-	to->users = calloc(most, sizeof *to->users);
-	to->gids = calloc(most, sizeof *to->gids);
 	g->n++;
-	if (!to->users || !to->gids) {
-		snprintf(why, why_bytes, "share_groups: out of memory");
-		return -ENOMEM;
-	}
 	equals++;
 	while (r == 0 && (who = strsep(&equals, ",")))
 		r = take_member(to, who, why, why_bytes);
@@ -97,7 +71,7 @@ int share_groups_parse(struct share_groups **ret, const char *text, char *why, s
 	int r = -ENOMEM;
 
 	snprintf(copy, sizeof copy, "%s", text);
-	/* nor more words */
+	/* no more words than the text has bytes */
 	if (g)
 		g->group = calloc(strlen(copy) + 1, sizeof *g->group);
 	if (!g || !g->group) {
@@ -120,10 +94,8 @@ void share_groups_free(struct share_groups *g)
 {
 	if (!g)
 		return;
-	for (size_t i = 0; i < g->n; i++) {
-		free(g->group[i].users);
-		free(g->group[i].gids);
-	}
+	for (size_t i = 0; i < g->n; i++)
+		who_fini(&g->group[i].members);
 	free(g->group);
 	free(g);
 }
@@ -137,14 +109,5 @@ bool share_groups_permit(const struct share_groups *g, const char *name, uid_t u
 {
 	const struct share_group *to = find(g, name);
 
-	if (!to || to->everyone)
-		return to != NULL;
-	for (size_t i = 0; i < to->n_users; i++)
-		if (to->users[i] == uid)
-			return true;
-	for (size_t i = 0; i < to->n_gids; i++)
-		for (size_t k = 0; k < n_gids; k++)
-			if (to->gids[i] == gids[k])
-				return true;
-	return false;
+	return to && who_has(&to->members, uid, gids, n_gids);
 }

@@ -39,7 +39,7 @@
 #include "supervise.h"
 
 #include "base/clock.h"
-#include "base/log.h"
+#include "base/events.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -150,7 +150,7 @@ static void keep(struct supervisor *s, const char *name, int fd)
 	size_t bytes = strlen(name) + 1;
 
 	if (fd >= FD_END || s->kept >= NOTIFY_KEEP_MAX || s->names_bytes + bytes > NOTIFY_NAMES_MAX) {
-		log_error("supervisor: no room to keep %s: %u descriptors are kept", name, s->kept);
+		event_tell(EVENT_SUPERVISOR_FAILED, NULL, "supervisor: no room to keep %s: %u descriptors are kept", name, s->kept);
 		close(fd);
 		return;
 	}
@@ -176,7 +176,7 @@ static void drop(struct supervisor *s, const char *name)
 static void tell(struct supervisor *s, int sig)
 {
 	if (s->child && kill(s->child, sig) < 0)
-		log_warning("supervisor: cannot send signal %d to memctld: %s", sig, strerror(errno));
+		event_tell(EVENT_SUPERVISOR_FAILED, NULL, "supervisor: cannot send signal %d to memctld: %s", sig, strerror(errno));
 }
 
 static void become_ready(struct supervisor *s)
@@ -191,7 +191,7 @@ static void become_ready(struct supervisor *s)
 		notify_send("READY=1");
 		if (s->ready_fd >= 0) {
 			if (write(s->ready_fd, "ready\n", 6) != 6)
-				log_warning("cannot write to the ready descriptor: %s", strerror(errno));
+				event_tell(EVENT_MANAGER_DEAF, NULL, "cannot write to the ready descriptor: %s", strerror(errno));
 			if (s->ready_fd >= FIRST_FD)
 				close(s->ready_fd);
 			s->ready_fd = -1;
@@ -203,7 +203,7 @@ static void become_ready(struct supervisor *s)
 
 static void abort_child(struct supervisor *s, const char *why)
 {
-	log_error("supervisor: memctld (process %d) %s: killed", (int)s->child, why);
+	event_tell(EVENT_MEMCTLD_KILLED, NULL, "supervisor: memctld (process %d) %s: killed", (int)s->child, why);
 	tell(s, SIGABRT);
 	s->stage = ABORTED;
 	s->deadline_ns = now_ns() + ABORT_NS;
@@ -217,7 +217,7 @@ static void obey(struct supervisor *s, const struct notification *n, int *fds, u
 			keep(s, n->name, fds[i]);
 		n_fds = 0;
 	} else if (n->keep) {
-		log_error("supervisor: a descriptor's name is none, it is not kept");
+		event_tell(EVENT_SUPERVISOR_FAILED, NULL, "supervisor: a descriptor's name is none, it is not kept");
 	}
 	/* a barrier among them: closing it says that all before it was read */
 	for (unsigned i = 0; i < n_fds; i++)
@@ -276,7 +276,7 @@ static bool receive(struct supervisor *s)
 		}
 	}
 	if (m.msg_flags & MSG_CTRUNC)
-		log_error("supervisor: memctld's descriptors do not fit into this process: raise its limit of open files");
+		event_tell(EVENT_SUPERVISOR_FAILED, NULL, "supervisor: memctld's descriptors do not fit into this process: raise its limit of open files");
 	if (sender != s->child || sender <= 0 || m.msg_flags & MSG_TRUNC) {
 		for (unsigned i = 0; i < n_fds; i++)
 			close(fds[i]);
@@ -357,12 +357,12 @@ _Noreturn static void be_memctld(struct supervisor *s)
 	sigemptyset(&none);
 	signal(SIGPIPE, SIG_DFL);
 	if (set_environment(s) != 0)
-		log_error("supervisor: cannot make memctld's environment: %s", strerror(errno));
+		event_tell(EVENT_SUPERVISOR_FAILED, NULL, "supervisor: cannot make memctld's environment: %s", strerror(errno));
 	else if (place_descriptors(s) < 0)
-		log_error("supervisor: cannot pass memctld's descriptors: %s", strerror(errno));
+		event_tell(EVENT_SUPERVISOR_FAILED, NULL, "supervisor: cannot pass memctld's descriptors: %s", strerror(errno));
 	else if (sigprocmask(SIG_SETMASK, &none, NULL) == 0) {
 		execv(s->program, s->options->argv);
-		log_error("supervisor: cannot execute %s: %s", s->program, strerror(errno));
+		event_tell(EVENT_SUPERVISOR_FAILED, NULL, "supervisor: cannot execute %s: %s", s->program, strerror(errno));
 	}
 	_exit(127);
 }
@@ -384,7 +384,7 @@ static bool start_child(struct supervisor *s)
 	if (pid == 0)
 		be_memctld(s);
 	if (pid < 0) {
-		log_error("supervisor: cannot fork: %s", strerror(errno));
+		event_tell(EVENT_SUPERVISOR_FAILED, NULL, "supervisor: cannot fork: %s", strerror(errno));
 		return false;
 	}
 	s->child = pid;
@@ -414,13 +414,13 @@ static bool bury(struct supervisor *s, int *ret_status)
 		return true;
 	if (!s->ever_ready || (s->ending && s->kept == 0)) {
 		if (!exited)
-			log_error("supervisor: memctld was killed by signal %d", info.si_status);
+			event_tell(EVENT_MEMCTLD_DIED, NULL, "supervisor: memctld was killed by signal %d", info.si_status);
 		return true;
 	}
 	if (s->was_ready)
 		s->delay_ns = 0;
 	start_later(s);
-	log_line(exited && status == SUPERVISE_AGAIN ? LOG_LEVEL_NOTICE : LOG_LEVEL_ERROR,
+	event_tell(exited && status == SUPERVISE_AGAIN ? EVENT_MEMCTLD_AGAIN : EVENT_MEMCTLD_DIED, NULL,
 		"supervisor: memctld (process %d) %s %d after %llu ms; %u descriptors are kept, it is started again%s",
 		(int)info.si_pid, exited ? "ended with status" : "was killed by signal", info.si_status,
 		(unsigned long long)((now_ns() - s->started_ns) / NS_PER_MS), s->kept, s->was_ready ? "" : " later");
@@ -445,7 +445,7 @@ static bool take_signals(struct supervisor *s, int *ret_status)
 				return true;
 			}
 			if (!now && s->kept)
-				log_warning("supervisor: told to end, but guests may wait for memctld: it is started before");
+				event_tell(EVENT_SUPERVISOR_WAITS, NULL, "supervisor: told to end, but guests may wait for memctld: it is started before");
 			now = now || s->kept == 0;
 		}
 		if (now)
@@ -481,7 +481,7 @@ static void explain_end(struct supervisor *s)
 	}
 	if (tasks)
 		closedir(tasks);
-	log_error("supervisor: memctld (process %d) was killed, and cannot end while a client holds a thread of it in the kernel "
+	event_tell(EVENT_MEMCTLD_STAYS, NULL, "supervisor: memctld (process %d) was killed, and cannot end while a client holds a thread of it in the kernel "
 		"(worker/NAME is of VM NAME):%s; end that client", (int)s->child, n ? threads : " ?");
 }
 
@@ -629,7 +629,7 @@ int supervise_run(const struct supervise_options *o)
 	s.watchdog_ns = o->watchdog_s * NS_PER_S;
 	r = start(&s);
 	if (r < 0) {
-		log_error("supervisor: cannot start: %s", strerror(-r));
+		event_tell(EVENT_SUPERVISOR_FAILED, NULL, "supervisor: cannot start: %s", strerror(-r));
 		r = EXIT_FAILURE;
 	} else {
 		r = run(&s);

@@ -2,7 +2,7 @@
 
 #include "base/clock.h"
 #include "base/list.h"
-#include "base/log.h"
+#include "base/events.h"
 #include "policy/state.h"
 #include "record/record.h"
 
@@ -80,8 +80,7 @@ static void record_faults(struct tick *t, struct vm *vm, struct past *past)
 
 		vm_fault_histogram(vm, (enum fault_cause)cause, &now);
 		if (subtract(&now, &past->faults[cause], &period))
-			record_fault_latency(t->record, t->ts_ms, name, fault_cause_names[cause],
-				histogram_percentile_ns(&period, 500), histogram_percentile_ns(&period, 990), period.count);
+			record_fault_latency(t->record, t->ts_ms, name, fault_cause_names[cause], &period);
 		past->faults[cause] = now;
 	}
 }
@@ -166,7 +165,7 @@ static void probe_huge_pages(struct tick *t)
 		return;
 	found = arena_probe_huge_pages(&p) < 0;
 	if (found && !t->huge_pages)
-		log_error("%s", p.text);
+		event_tell(EVENT_HUGE_PAGES, NULL, "%s", p.text);
 	t->huge_pages = found;
 }
 

@@ -1,6 +1,6 @@
 #include "watchdog.h"
 
-#include "base/log.h"
+#include "base/events.h"
 #include "mem/inject.h"
 #include "notify.h"
 
@@ -24,7 +24,7 @@ static void look(void *userdata)
 		notify_send("WATCHDOG=1");
 	} else if (!w->told) {
 		w->told = true;
-		log_error("the reclaim thread does not answer: the service manager will kill this process");
+		event_tell(EVENT_WATCHDOG, NULL, "the reclaim thread does not answer: the service manager will kill this process");
 	}
 }
 

@@ -250,11 +250,15 @@ static bool is_repeatable(enum op_id id)
 	case OP_status:
 	case OP_list_vms:
 	case OP_show_vm:
+	case OP_explain:
+	case OP_events:
+	case OP_fault_times:
 	case OP_page_map:
 	case OP_audit:
 	case OP_share_groups:
 	case OP_share_top:
 	case OP_show_config:
+	case OP_history:
 	case OP_catalogue:
 		return true;
 	default:
@@ -366,7 +370,7 @@ static bool is_question(const char *method)
 {
 	const struct op *op = op_find(method);
 
-	return op && op->class == OP_CLASS_OPERATOR && is_repeatable((enum op_id)(op - ops));
+	return op && op->class != OP_CLASS_CLIENT && is_repeatable((enum op_id)(op - ops));
 }
 
 int memctl_call(struct memctl *m, const char *method, const char *parameters, char **ret_reply,

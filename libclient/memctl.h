@@ -229,6 +229,7 @@ MEMCTL_API int memctl_lease_at(struct memctl *m, uint64_t gpa, uint64_t size, vo
  * this does not wait: it has the lease's frames back when it is back. */
 MEMCTL_API int memctl_release(struct memctl_lease *l, struct memctl_error *e);
 
+/* Where it is mapped, where the guest sees it, and how long it is. */
 MEMCTL_API void *memctl_lease_address(const struct memctl_lease *l);
 MEMCTL_API uint64_t memctl_lease_gpa(const struct memctl_lease *l);
 MEMCTL_API uint64_t memctl_lease_size(const struct memctl_lease *l);

@@ -56,10 +56,13 @@ enum op_id {
 };
 
 enum op_class {
-	OP_CLASS_OPEN,		/* any permitted peer */
+	OP_CLASS_READ,		/* questions about numbers */
+	OP_CLASS_LEASE,		/* makes this connection the calls connection of a new VM */
+	OP_CLASS_TOKEN,		/* ... or of one that is there */
 	OP_CLASS_CLIENT,	/* needs a registered VM on this connection */
 	OP_CLASS_ORDERS,	/* makes this connection the orders connection of a VM */
-	OP_CLASS_OPERATOR,	/* questions and commands about any VM */
+	OP_CLASS_OWN,		/* of the VM's user, or an operator */
+	OP_CLASS_OPERATOR,
 };
 
 enum op_type { OP_TYPE_str, OP_TYPE_u64, OP_TYPE_hex64, OP_TYPE_flag, OP_TYPE_json, OP_TYPE_runs };

@@ -139,6 +139,22 @@
 #define OP_explain_OUT(F) F(json, explanation)
 #define OP_explain_FDS_IN 0
 #define OP_explain_FDS_OUT 0
+/* times: Unix, ms; step: seconds.  next 0: that was all */
+#define OP_history_IN(F) \
+	F(opt_str, vm) F(u64, since) F(opt_u64, until) F(opt_u64, step) F(opt_str, numbers) F(opt_flag, latencies) F(opt_u64, max_rows)
+#define OP_history_OUT(F) F(u64, step) F(u64, next) F(json, rows)
+#define OP_history_FDS_IN 0
+#define OP_history_FDS_OUT 0
+/* after: only events with higher numbers; last: instead, only the last so many (at most 256); level: this, or worse; next: what to
+ * say as `after` the next time; more: there are more already */
+#define OP_events_IN(F) F(opt_u64, after) F(opt_u64, last) F(opt_u64, since_ms) F(opt_str, vm) F(opt_str, level)
+#define OP_events_OUT(F) F(json, events) F(u64, next) F(flag, more)
+#define OP_events_FDS_IN 0
+#define OP_events_FDS_OUT 0
+#define OP_fault_times_IN(F)
+#define OP_fault_times_OUT(F) F(json, vms)
+#define OP_fault_times_FDS_IN 0
+#define OP_fault_times_FDS_OUT 0
 #define OP_remove_vm_IN(F) F(str, vm)
 #define OP_remove_vm_OUT(F)
 #define OP_remove_vm_FDS_IN 0
@@ -174,6 +190,11 @@
 #define OP_audit_OUT(F) F(flag, ok) F(json, audit)
 #define OP_audit_FDS_IN 0
 #define OP_audit_FDS_OUT 0
+/* What is wrong with the set-up of this host, as far as memctld sees it. */
+#define OP_doctor_IN(F)
+#define OP_doctor_OUT(F) F(json, checks)
+#define OP_doctor_FDS_IN 0
+#define OP_doctor_FDS_OUT 0
 #define OP_share_groups_IN(F)
 #define OP_share_groups_OUT(F) F(json, groups)
 #define OP_share_groups_FDS_IN 0
@@ -189,14 +210,19 @@
 #define OP_scan_vm_FDS_IN 0
 #define OP_scan_vm_FDS_OUT 0
 #define OP_show_config_IN(F)
-#define OP_show_config_OUT(F) F(json, settings)
+#define OP_show_config_OUT(F) F(json, settings) F(json, vms) F(json, files)
 #define OP_show_config_FDS_IN 0
 #define OP_show_config_FDS_OUT 0
-/* A live setting; value as text, as in the configuration file. */
-#define OP_tune_IN(F) F(str, setting) F(str, value)
-#define OP_tune_OUT(F)
+/* A live setting; value as text, as in the configuration file.  check: only say whether it could be written there.  line: it is being
+ * written there, in this line of the tune file; then it need not be live. */
+#define OP_tune_IN(F) F(str, setting) F(str, value) F(opt_flag, check) F(opt_u64, line)
+#define OP_tune_OUT(F) F(flag, live)
 #define OP_tune_FDS_IN 0
 #define OP_tune_FDS_OUT 0
+#define OP_reload_IN(F)
+#define OP_reload_OUT(F) F(json, reload)
+#define OP_reload_FDS_IN 0
+#define OP_reload_FDS_OUT 0
 /* Every number that memctl shows: name, kind, unit, sentence. */
 #define OP_catalogue_IN(F)
 #define OP_catalogue_OUT(F) F(json, numbers)

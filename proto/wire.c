@@ -108,8 +108,10 @@ int wire_in_fill(struct wire_in *in, int fd)
 	if (r < 0)
 		return r;
 	iov = (struct iovec){ in->data + in->end, READ_BYTES };
-	h.msg_control = &control;
-	h.msg_controllen = sizeof control;
+	if (!in->no_fds) {
+		h.msg_control = &control;
+		h.msg_controllen = sizeof control;
+	}
 	do
 		n = recvmsg(fd, &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	while (n < 0 && errno == EINTR);

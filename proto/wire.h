@@ -46,6 +46,7 @@ struct wire_in {
 	size_t start, end, capacity;	/* the unread bytes are data[start, end) */
 	size_t scanned;			/* no NUL in data[start, scanned) */
 	size_t max;			/* the longest message, without its NUL */
+	bool no_fds;			/* descriptors stay with the kernel, which closes them: they count as lost */
 	uint64_t consumed;		/* stream offset of data[start] */
 	struct wire_fd {
 		uint64_t at;		/* stream offset of the last byte of the read it came with */

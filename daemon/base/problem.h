@@ -12,6 +12,7 @@ enum problem_kind {
 	PROBLEM_NOT_ENOUGH_MEMORY,	/* need, have: bytes of arena */
 	PROBLEM_NOT_ENOUGH_SWAP,	/* need, have: bytes of the swap file system */
 	PROBLEM_INVALID_SIZE,		/* need: what was asked; have: the alignment or maximum it breaks */
+	PROBLEM_RESERVATION_BEYOND_SIZE, /* need: the reservation; have: the size, or the limit */
 	PROBLEM_LEASE_BEYOND_SIZE,	/* need: bytes leased + asked; have: size of the VM */
 	PROBLEM_OVERLAP,		/* need: gpa asked; have: gpa of the lease it meets */
 	PROBLEM_NO_SUCH_LEASE,

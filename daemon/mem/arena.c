@@ -1,6 +1,7 @@
 #include "mem/arena.h"
 
 #include "base/clock.h"
+#include "base/events.h"
 #include "base/peak.h"
 #include "mem/host.h"
 #include "mem/inject.h"
@@ -130,10 +131,15 @@ int arena_new(struct arena **ret, uint64_t capacity_bytes, struct kept *kept, st
 		return problem_set(p, EINVAL, PROBLEM_INVALID_SIZE, capacity_bytes, 8ull << 20,
 			"an arena has at least 8 MiB and a multiple of 4096 bytes");
 	available = available < UINT64_MAX - held ? available + held : UINT64_MAX;
-	if (capacity_bytes > available)
-		return problem_set(p, ENOMEM, PROBLEM_NOT_ENOUGH_MEMORY, capacity_bytes, available,
+	if (capacity_bytes > available) {
+		r = problem_set(p, ENOMEM, PROBLEM_NOT_ENOUGH_MEMORY, capacity_bytes, available,
 			"the host cannot hold an arena of %llu MiB: %llu MiB are available to this process",
 			(unsigned long long)capacity_bytes >> 20, (unsigned long long)available >> 20);
+		/* guests that wait are better off with what there is than with nobody */
+		if (!held)
+			return r;
+		event_tell(EVENT_MEMORY_SHORT, NULL, "%s", p->text);
+	}
 	r = arena_probe_huge_pages(p);
 	if (r < 0)
 		return r;

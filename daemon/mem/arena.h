@@ -77,8 +77,9 @@ struct arena_numbers {
 	uint64_t segments;
 };
 
-/* Checks by act that the host can hold it: the address window, MemAvailable and the memory cgroup against
- * `capacity_bytes`, and that a memfd page costs one page (shmem huge pages off: under them a page beside
+/* Checks by act that the host can hold it: the address window, MemAvailable and the memory cgroup against `capacity_bytes`
+ * (where something was found, what is missing is logged and no more), and that a memfd page costs one page (shmem huge
+ * pages off: under them a page beside
  * the written one would read as zeros without anybody being told).  `kept` (NULL: none) outlives the arena: all segments are kept by
  * it, and what it has found counts as held already. */
 int arena_new(struct arena **ret, uint64_t capacity_bytes, struct kept *kept, struct problem *p);

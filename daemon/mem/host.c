@@ -34,58 +34,55 @@ static uint64_t read_number(const char *dir, const char *file)
 	return n;
 }
 
-/* The room left in a cgroup directory and all above it, up to `root_len` characters of the path. */
-static uint64_t room(char *dir, size_t root_len, const char *limit_file, const char *usage_file)
+/* A cgroup directory and all above it, up to `root_len` characters of the path. */
+static void look(struct host_cgroup *c, char *dir, size_t root_len, const char *limit_file, const char *usage_file)
 {
-	uint64_t least = UINT64_MAX;
-
 	for (;;) {
 		uint64_t limit = read_number(dir, limit_file), used = read_number(dir, usage_file);
 		char *slash = strrchr(dir, '/');
 
-		if (limit != UINT64_MAX && used != UINT64_MAX) {
+		/* version 1 says "none" by a number of pages that nobody has */
+		if (limit < UINT64_MAX / 4 && used != UINT64_MAX) {
 			uint64_t left = limit > used ? limit - used : 0;
 
-			least = left < least ? left : least;
+			c->limit_bytes = limit < c->limit_bytes ? limit : c->limit_bytes;
+			c->room_bytes = left < c->room_bytes ? left : c->room_bytes;
 		}
 		if (!slash || (size_t)(slash - dir) < root_len)
-			return least;
+			return;
 		*slash = '\0';
 	}
 }
 
-static uint64_t cgroup_available(void)
+void host_cgroup(struct host_cgroup *ret)
 {
 	static const char v1_root[] = "/sys/fs/cgroup/memory", v2_root[] = "/sys/fs/cgroup";
-	uint64_t least = UINT64_MAX;
 	char line[400], dir[512];
 	FILE *f = fopen("/proc/self/cgroup", "re");
 
+	*ret = (struct host_cgroup){ UINT64_MAX, UINT64_MAX };
 	if (!f)
-		return UINT64_MAX;
+		return;
 	while (fgets(line, sizeof line, f)) {
 		char *path;
-		uint64_t left;
 
 		line[strcspn(line, "\n")] = '\0';
 		if ((path = strstr(line, ":memory:"))) {
 			snprintf(dir, sizeof dir, "%s%s", v1_root, path + strlen(":memory:"));
-			left = room(dir, sizeof v1_root - 1, "memory.limit_in_bytes", "memory.usage_in_bytes");
+			look(ret, dir, sizeof v1_root - 1, "memory.limit_in_bytes", "memory.usage_in_bytes");
 		} else if (!strncmp(line, "0::", 3)) {
 			snprintf(dir, sizeof dir, "%s%s", v2_root, line + 3);
-			left = room(dir, sizeof v2_root - 1, "memory.max", "memory.current");
-		} else {
-			continue;
+			look(ret, dir, sizeof v2_root - 1, "memory.max", "memory.current");
 		}
-		least = left < least ? left : least;
 	}
 	fclose(f);
-	return least;
 }
 
 uint64_t host_available_bytes(void)
 {
-	uint64_t host = meminfo_available(), cgroup = cgroup_available();
+	uint64_t host = meminfo_available();
+	struct host_cgroup c;
 
-	return host < cgroup ? host : cgroup;
+	host_cgroup(&c);
+	return host < c.room_bytes ? host : c.room_bytes;
 }

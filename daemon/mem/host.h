@@ -6,3 +6,10 @@
 /* Bytes that this process could still get: the smaller of MemAvailable and what its memory cgroup (v1 or v2,
  * with every ancestor) leaves.  UINT64_MAX if neither can be read. */
 uint64_t host_available_bytes(void);
+
+struct host_cgroup {
+	uint64_t limit_bytes;	/* the least of our cgroup's and of all above it */
+	uint64_t room_bytes;	/* the least that one of them leaves */
+};
+/* Of our memory cgroup (v1 or v2); UINT64_MAX: there is no limit, or none can be read. */
+void host_cgroup(struct host_cgroup *ret);

@@ -1,7 +1,7 @@
 #include "mem/inject.h"
 
 #include "base/clock.h"
-#include "base/log.h"
+#include "base/events.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -51,6 +51,10 @@ static int apply(const char *word)
 		inject.twin_restart_unasked = true;
 	else if (!strcmp(word, "no_floor"))
 		inject.twin_no_floor = true;
+	else if (!strcmp(word, "events_uncounted"))
+		inject.twin_events_uncounted = true;
+	else if (!strcmp(word, "open_access"))
+		inject.twin_open_access = true;
 	else if (!strcmp(word, "swap_write:EIO"))
 		inject.swap_write_errno = EIO;
 	else if (!strcmp(word, "swap_write:ENOSPC"))
@@ -75,7 +79,7 @@ static int apply(const char *word)
 		inject.balloon_pct = (unsigned)strtoul(word + 8, NULL, 10) + 1;
 	else
 		return -EINVAL;
-	log_warning("TEST SWITCH %s is on: this daemon breaks its promises", word);
+	event_tell(EVENT_TEST_SWITCH, NULL, "TEST SWITCH %s is on: this daemon breaks its promises", word);
 	return 0;
 }
 
@@ -136,7 +140,7 @@ static int arm_crash(const char *value)
 		int r = take_line(value + 1, word, sizeof word);
 
 		if (r < 0) {
-			log_error("MEMCTLD_CRASH: %s: %s", value + 1, strerror(-r));
+			event_tell(EVENT_WRONG_USAGE, NULL, "MEMCTLD_CRASH: %s: %s", value + 1, strerror(-r));
 			return r;
 		}
 	} else {
@@ -151,12 +155,12 @@ static int arm_crash(const char *value)
 	for (struct crash_point *p = __start_crash_points; p < __stop_crash_points; p++)
 		known |= !strcmp(p->name, word);
 	if (!known) {
-		log_error("MEMCTLD_CRASH: there is no point \"%s\"", word);
+		event_tell(EVENT_WRONG_USAGE, NULL, "MEMCTLD_CRASH: there is no point \"%s\"", word);
 		return -EINVAL;
 	}
 	snprintf(crash.name, sizeof crash.name, "%.63s", word);
 	atomic_store(&crash_armed, true);
-	log_warning("TEST SWITCH: this daemon dies at %s, passage %llu", crash.name, (unsigned long long)crash.n);
+	event_tell(EVENT_TEST_SWITCH, NULL, "TEST SWITCH: this daemon dies at %s, passage %llu", crash.name, (unsigned long long)crash.n);
 	return 0;
 }
 
@@ -168,7 +172,7 @@ static int begin_list(const char *base)
 		snprintf(path, sizeof path, "%s.%u", base, life);
 		crash.list = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 		if (crash.list < 0 && errno != EEXIST) {
-			log_error("MEMCTLD_CRASH_LIST: %s: %s", path, strerror(errno));
+			event_tell(EVENT_WRONG_USAGE, NULL, "MEMCTLD_CRASH_LIST: %s: %s", path, strerror(errno));
 			return -EINVAL;
 		}
 	}
@@ -198,7 +202,7 @@ int inject_from_environment(void)
 		snprintf(words, sizeof words, "%s", value);
 		for (char *w = strtok_r(words, ",", &save); w; w = strtok_r(NULL, ",", &save)) {
 			if (apply(w) < 0) {
-				log_error("%s: \"%s\" is not a switch", variables[i], w);
+				event_tell(EVENT_WRONG_USAGE, NULL, "%s: \"%s\" is not a switch", variables[i], w);
 				return -EINVAL;
 			}
 		}

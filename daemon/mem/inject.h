@@ -11,6 +11,8 @@
  *	no_floor	take from VMs below their reservations (with watch_reservations the daemon dies of it)
  *	balloon_pinned	take pinned pages into the balloon: what a device, or a guest that relies on the pin, writes is lost
  *	balloon_late	take pages into the balloon however late the call is: its caller may have gone on with them
+ *	events_uncounted	tell every event, however fast they come: a client fills the log
+ *	open_access	let everybody who can open a socket do everything, whatever the settings say
  *	restart_unasked	believe after a restart what words say of pages whose order nobody has answered: writes are lost
  * MEMCTLD_INJECT=fault[,fault]: errors of the world:
  *	swap_write:EIO, swap_write:ENOSPC, swap_read:EIO	the system call fails
@@ -46,6 +48,8 @@ struct inject {
 	bool twin_balloon_late;
 	bool twin_restart_unasked;
 	bool twin_no_floor;
+	bool twin_events_uncounted;
+	bool twin_open_access;
 	int swap_write_errno;
 	int swap_read_errno;
 	bool swap_corrupt;

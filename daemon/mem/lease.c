@@ -631,11 +631,13 @@ static uint64_t stored_bytes(struct lease *l, uint64_t page, uint64_t w)
 	}
 }
 
-int lease_map_run(struct lease *l, uint64_t page, struct map_run *ret)
+int lease_map_run(struct lease *l, uint64_t page, uint64_t end, struct map_run *ret)
 {
 	uint64_t first, w;
 
-	if (page >= l->pages)
+	if (end > l->pages)
+		end = l->pages;
+	if (page >= end)
 		return 0;
 	first = w = page_map_read(&l->map, page);
 	*ret = (struct map_run){ .run = { page, 0 }, .state = word_state(w), .in_transit = w & (WORD_BUSY | WORD_MOVING),
@@ -646,8 +648,8 @@ int lease_map_run(struct lease *l, uint64_t page, struct map_run *ret)
 		ret->run.count++;
 		ret->stored_bytes += stored_bytes(l, page, w);
 		page++;
-		w = page < l->pages ? page_map_read(&l->map, page) : 0;
-	} while (page < l->pages && told(w) == told(first));
+		w = page < end ? page_map_read(&l->map, page) : 0;
+	} while (page < end && told(w) == told(first));
 	return 1;
 }
 

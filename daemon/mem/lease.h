@@ -103,7 +103,7 @@ struct map_run {
 				 * the pool; of the first page */
 	uint64_t stored_bytes;	/* what the run takes where it is, headers included */
 };
-int lease_map_run(struct lease *l, uint64_t page, struct map_run *ret);
+int lease_map_run(struct lease *l, uint64_t page, uint64_t end, struct map_run *ret);
 /* The next run of pages from `page` on whose words refer to consecutive entries of the pool (shared or breaking), looked for
  * in at most `most` words.  1: *ret; 0: none there.  *ret_next: where to look next.  As lease_map_run. */
 int lease_shared_run(struct lease *l, uint64_t page, uint64_t most, struct pool_run *ret, uint64_t *ret_next);

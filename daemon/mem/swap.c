@@ -1,6 +1,6 @@
 #include "mem/swap.h"
 
-#include "base/log.h"
+#include "base/events.h"
 #include "mem/checksum.h"
 #include "mem/inject.h"
 
@@ -67,7 +67,7 @@ static int preallocate(int fd, const char *dir, uint64_t from_bytes, uint64_t si
 			return 0;
 		/* what it got until then is the room that others lack, and would be taken for set aside after a restart */
 		if (ftruncate(fd, (off_t)from_bytes) < 0)
-			log_warning("cannot shorten a swap file in %s again: %s", dir, strerror(errno));
+			event_tell(EVENT_SWAP_NOT_SHORTENED, NULL, "cannot shorten a swap file in %s again: %s", dir, strerror(errno));
 		if (err != ENOSPC && err != EDQUOT && err != EFBIG) {
 			errno = err;
 			return problem_errno(p, "cannot allocate a swap file in %s", dir);

@@ -1,5 +1,7 @@
 #include "policy/state.h"
 
+#include <stdbool.h>
+
 #define FRAMES_PER_GIB 262144ull
 
 const char *const host_state_names[HOST_STATES] = { "high", "clear", "soft", "hard", "low" };
@@ -83,4 +85,26 @@ enum host_state policy_host_state(enum host_state now, uint64_t free_frames, con
 	while (now > HOST_HIGH && free_frames >= percent(lower_bound(now - 1, t), 110))
 		now--;
 	return now;
+}
+
+int policy_told_state(struct policy_told *w, enum host_state now, uint64_t now_ns)
+{
+	if (now >= w->told) {
+		bool worse = now > w->told;
+
+		w->told = now;
+		w->better_ns = 0;
+		return worse ? (int)now : -1;
+	}
+	if (!w->better_ns) {
+		w->better_ns = now_ns;
+		w->worst = now;
+	}
+	if (now > w->worst)
+		w->worst = now;
+	if (now_ns - w->better_ns < POLICY_BETTER_NS)
+		return -1;
+	w->told = w->worst;
+	w->better_ns = 0;
+	return (int)w->told;
 }

@@ -37,3 +37,15 @@ void policy_thresholds(uint64_t capacity_frames, unsigned pct, struct host_thres
 uint64_t policy_goal_free_frames(uint64_t capacity_frames, unsigned pct);
 /* The state after `now`, with so many frames free.  Start with HOST_HIGH. */
 enum host_state policy_host_state(enum host_state now, uint64_t free_frames, const struct host_thresholds *t);
+
+/* Which states are worth telling: one that is worse than what was told last, and one that is better and has been for
+ * POLICY_BETTER_NS (the worst of that time).  While memory is short the state moves up and down by design, and that is no news. */
+#define POLICY_BETTER_NS (60 * 1000000000ull)
+/* Zero-initialised: high. */
+struct policy_told {
+	enum host_state told;
+	enum host_state worst;		/* since it was last as bad as what was told */
+	uint64_t better_ns;		/* when that was; 0: it is as bad now */
+};
+/* At each look.  The state to be told now; -1: none. */
+int policy_told_state(struct policy_told *w, enum host_state now, uint64_t now_ns);

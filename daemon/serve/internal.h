@@ -3,6 +3,15 @@
 
 #include "serve/session.h"
 
+/* Whoever has sessions at a server. */
+struct user {
+	struct list link;		/* of the server */
+	struct list turn;		/* while it has sessions that are ready */
+	struct list ready;		/* struct session: its next call may be handed out */
+	uid_t uid;
+	unsigned n_sessions;
+};
+
 struct server {
 	struct loop *loop;
 	struct server_config config;
@@ -13,24 +22,36 @@ struct server {
 	struct watch *watch;
 	struct loop_timer *pause;	/* while out of descriptors */
 	struct list sessions;
+	unsigned n_sessions;
+	struct list users;		/* struct user */
+	struct list ready;		/* struct user: who comes next is first */
+	struct post turn;
+	bool turn_posted;
 };
+
+/* Why a session is there only to be told that it may not. */
+enum refusal { REFUSED_NOT, REFUSED_OF_USER, REFUSED_OF_ALL };
 
 struct session {
 	struct list link;		/* of the server */
+	struct list turn;		/* of its user, while it is ready */
 	struct server *server;
+	struct user *user;
 	int fd;
 	struct watch *watch;
 	unsigned watched;		/* events asked for */
 	struct session_peer peer;
-	enum wire_error_id refusal;
+	enum refusal refusal;
 	struct wire_in in;
 	struct call *current;		/* handed out, not answered */
 	struct list waiting;		/* struct call */
 	unsigned n_waiting;
+	size_t waiting_bytes;		/* of their texts */
 	struct list out;		/* struct chunk: replies not sent yet */
 	size_t out_bytes;
-	bool pumping;			/* calls are being handed out further up the stack */
 	bool deaf;			/* the framing is lost: nothing is read any more */
+	bool hung_up;			/* the peer has, and not all that it sent before has been read */
+	bool over;			/* all has been read: disconnect when what waits has been handed out */
 	bool draining;			/* nothing is read any more; disconnect when the replies are out */
 	bool dead;			/* to be torn down by `post` */
 	struct post post;
@@ -38,6 +59,13 @@ struct session {
 };
 
 /* Takes the fd unless it fails. */
-int session_new(struct server *server, int fd, const struct session_peer *peer, enum wire_error_id refusal);
+int session_new(struct server *server, int fd, const struct session_peer *peer, enum refusal refusal);
+/* Hands out the next call, if there is one that may be. */
+void session_hand_out(struct session *s);
+/* Its next call may be handed out: that is done when its turn comes. */
+void server_ready(struct session *s);
+/* NULL: out of memory.  Its user, with one session more. */
+struct user *server_user(struct server *s, uid_t uid);
+void server_user_less(struct server *s, struct user *u);
 /* Tells the owner and tears it down, at once. */
 void session_free(struct session *s);

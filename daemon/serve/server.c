@@ -1,7 +1,8 @@
-/* The listening half: accept, count per user, refuse, and give up politely when descriptors run out. */
+/* The listening half: accept, count per user, refuse, and give up politely when descriptors run out; and whose call is next. */
 #include "serve/internal.h"
 
-#include "base/log.h"
+#include "base/clock.h"
+#include "base/events.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -15,14 +16,107 @@
 /* So many sessions more than allowed are kept to tell the peer why; the rest go without a word. */
 #define REFUSED_SESSIONS_MAX 8
 #define ACCEPT_PAUSE_NS	     (500 * 1000000ull)
+/* So long calls are handed out at a stretch: then it is everybody else's turn. */
+#define TURN_NS		     (5 * 1000000ull)
 
-static unsigned sessions_of(const struct server *s, uid_t uid)
+/* ---- whose turn it is ---- */
+
+static struct user *user_find(const struct server *s, uid_t uid)
 {
-	unsigned n = 0;
+	list_foreach(l, &s->users) {
+		struct user *u = container_of(l, struct user, link);
 
-	list_foreach(l, &s->sessions)
-		n += container_of(l, struct session, link)->peer.uid == uid;
-	return n;
+		if (u->uid == uid)
+			return u;
+	}
+	return NULL;
+}
+
+struct user *server_user(struct server *s, uid_t uid)
+{
+	struct user *u = user_find(s, uid);
+
+	if (!u) {
+		u = calloc(1, sizeof *u);
+		if (!u)
+			return NULL;
+		u->uid = uid;
+		list_init(&u->link);
+		list_init(&u->turn);
+		list_init(&u->ready);
+		list_append(&s->users, &u->link);
+	}
+	u->n_sessions++;
+	s->n_sessions++;
+	return u;
+}
+
+void server_user_less(struct server *s, struct user *u)
+{
+	s->n_sessions--;
+	if (list_empty(&u->ready))
+		list_remove(&u->turn);
+	if (--u->n_sessions)
+		return;
+	list_remove(&u->link);
+	free(u);
+}
+
+/* One call of the user whose turn it is; then it stands behind the others, and its session behind its own others. */
+static void hand_out_one(struct server *s)
+{
+	struct user *u = container_of(s->ready.next, struct user, turn);
+	struct session *session = container_of(u->ready.next, struct session, turn);
+
+	list_remove(&session->turn);
+	list_remove(&u->turn);
+	if (!list_empty(&u->ready))
+		list_append(&s->ready, &u->turn);
+	session_hand_out(session);
+}
+
+static void take_turn(struct post *p)
+{
+	struct server *s = container_of(p, struct server, turn);
+	uint64_t until_ns = now_ns() + TURN_NS;
+
+	while (!list_empty(&s->ready) && now_ns() < until_ns)
+		hand_out_one(s);
+	s->turn_posted = !list_empty(&s->ready);
+	if (s->turn_posted)
+		loop_post(s->loop, &s->turn, take_turn);
+}
+
+void server_ready(struct session *session)
+{
+	struct server *s = session->server;
+	struct user *u = session->user;
+
+	if (list_empty(&session->turn))
+		list_append(&u->ready, &session->turn);
+	if (list_empty(&u->turn))
+		list_append(&s->ready, &u->turn);
+	if (!s->turn_posted) {
+		s->turn_posted = true;
+		loop_post(s->loop, &s->turn, take_turn);
+	}
+}
+
+/* ---- connections ---- */
+
+/* false: not even to be told why not. */
+static bool may_enter(const struct server *s, uid_t uid, enum refusal *ret)
+{
+	const struct user *u = user_find(s, uid);
+	unsigned n = u ? u->n_sessions : 0;
+
+	*ret = REFUSED_NOT;
+	if (n >= s->config.sessions_per_uid)
+		*ret = REFUSED_OF_USER;
+	else if (s->config.sessions_max && s->n_sessions >= s->config.sessions_max)
+		*ret = REFUSED_OF_ALL;
+	return n < s->config.sessions_per_uid + REFUSED_SESSIONS_MAX &&
+		(!s->config.sessions_max || s->n_sessions < s->config.sessions_max + REFUSED_SESSIONS_MAX);
 }
 
 static void accept_again(void *userdata)
@@ -40,8 +134,7 @@ static void accept_one(unsigned events, void *userdata)
 	struct session_peer peer = { 0 };
 	struct ucred cred;
 	socklen_t length = sizeof cred;
-	enum wire_error_id refusal = WIRE_ERROR_NONE;
-	unsigned n;
+	enum refusal refusal;
 	int fd, r;
 
 	fd = accept4(s->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
@@ -49,7 +142,7 @@ static void accept_one(unsigned events, void *userdata)
 		if (errno != EMFILE && errno != ENFILE && errno != ENOMEM && errno != ENOBUFS)
 			return;
 		/* The connection stays in the backlog: look again when something may have been closed. */
-		log_warning("no descriptor for a new connection (%s); accepting again in half a second",
+		event_tell(EVENT_NO_DESCRIPTORS, NULL, "no descriptor for a new connection (%s); accepting again in half a second",
 			strerror(errno));
 		if (loop_timer_new(s->loop, ACCEPT_PAUSE_NS, accept_again, s, &s->pause) == 0)
 			watch_set(s->watch, 0);
@@ -60,18 +153,13 @@ static void accept_one(unsigned events, void *userdata)
 		return;
 	}
 	peer = (struct session_peer){ cred.pid, cred.uid, cred.gid };
-	n = sessions_of(s, peer.uid);
-	if (n >= s->config.sessions_per_uid + REFUSED_SESSIONS_MAX) {
+	if (!may_enter(s, peer.uid, &refusal)) {
 		close(fd);
 		return;
 	}
-	if (n >= s->config.sessions_per_uid)
-		refusal = WIRE_ERROR_LimitReached;
-	else
-		refusal = s->events.admit(&peer, fd, s->events.userdata);
 	r = session_new(s, fd, &peer, refusal);
 	if (r < 0) {
-		log_warning("cannot serve a new connection: %s", strerror(-r));
+		event_tell(EVENT_NO_DESCRIPTORS, EVENT_OF(.session = peer.pid), "cannot serve a new connection: %s", strerror(-r));
 		close(fd);
 	}
 }
@@ -136,6 +224,8 @@ int server_new(
 	s->events = *e;
 	s->fd = -1;
 	list_init(&s->sessions);
+	list_init(&s->users);
+	list_init(&s->ready);
 	s->path = strdup(c->path);
 	r = s->path ? start_listening(s) : -ENOMEM;
 	if (r < 0) {
@@ -150,23 +240,25 @@ void server_free(struct server *s)
 {
 	if (!s)
 		return;
-	while (!list_empty(&s->sessions))
-		session_free(container_of(s->sessions.next, struct session, link));
+	/* first of all: a peer that sees its connection end may start another memctld at once */
 	loop_timer_free(s->pause);
 	watch_free(s->watch);
 	if (s->fd >= 0)
 		close(s->fd);
 	if (s->bound)
 		unlink(s->path);
+	while (!list_empty(&s->sessions))
+		session_free(container_of(s->sessions.next, struct session, link));
 	free(s->path);
 	free(s);
 }
 
 unsigned server_sessions(const struct server *s)
 {
-	unsigned n = 0;
+	return s->n_sessions;
+}
 
-	list_foreach(l, &s->sessions)
-		n++;
-	return n;
+size_t server_output_max(const struct server *s)
+{
+	return s->config.output_max_bytes;
 }

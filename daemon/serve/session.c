@@ -1,6 +1,6 @@
 #include "serve/internal.h"
 
-#include "base/log.h"
+#include "base/events.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -9,8 +9,11 @@
 #include <string.h>
 #include <unistd.h>
 
-/* So many calls may wait behind one that takes long; then the peer's bytes stay in the kernel. */
-#define WAITING_MAX 64
+/* So many calls, and bytes of them, may wait behind one that takes long; then the peer's bytes stay in the kernel. */
+#define WAITING_MAX	  64
+#define WAITING_BYTES_MAX (64u << 10)
+/* With this part of what may wait for the peer, its next call waits too. */
+#define OUT_PART	  64
 
 struct chunk {
 	struct list link;
@@ -19,8 +22,6 @@ struct chunk {
 	int fds[WIRE_FDS_MAX];
 	unsigned n_fds;
 };
-
-static void pump(struct session *s);
 
 static void chunk_free(struct chunk *k)
 {
@@ -60,6 +61,7 @@ void session_free(struct session *s)
 	s->watch = NULL;
 	close(s->fd);
 	list_remove(&s->link);
+	list_remove(&s->turn);
 	if (s->current)
 		s->current->session = NULL;
 	s->current = NULL;
@@ -69,7 +71,13 @@ void session_free(struct session *s)
 		chunk_free(container_of(s->out.next, struct chunk, link));
 	wire_in_fini(&s->in);
 	s->server->events.closed(s, s->server->events.userdata);
+	server_user_less(s->server, s->user);
 	free(s);
+}
+
+static bool is_full(const struct session *s)
+{
+	return s->n_waiting >= WAITING_MAX || s->waiting_bytes >= WAITING_BYTES_MAX;
 }
 
 /* What we want to hear of: closing always; bytes unless enough calls wait; room if replies wait. */
@@ -79,7 +87,7 @@ static void watch_again(struct session *s)
 
 	if (s->dead)
 		return;
-	if (!s->deaf && !s->draining && s->n_waiting < WAITING_MAX)
+	if (!s->deaf && !s->over && !s->draining && !is_full(s))
 		events |= LOOP_READ;
 	if (!list_empty(&s->out))
 		events |= LOOP_WRITE;
@@ -120,9 +128,9 @@ static void send_text(struct session *s, char *text, size_t length, const int *f
 	/* what waits already decides: one reply may be longer than the cap */
 	if (!k || s->dead || s->out_bytes > s->server->config.output_max_bytes) {
 		if (k && !s->dead)
-			log_notice("session of pid %d: disconnected, it does not read its replies (%zu bytes "
-				   "wait)",
-				(int)s->peer.pid, s->out_bytes);
+			event_tell(EVENT_SESSION_DROPPED, EVENT_OF(.session = s->peer.pid),
+				"session of pid %d: disconnected, it does not read its replies (%zu bytes wait)", (int)s->peer.pid,
+				s->out_bytes);
 		for (unsigned i = 0; i < n_fds; i++)
 			close(fds[i]);
 		free(text);
@@ -139,6 +147,15 @@ static void send_text(struct session *s, char *text, size_t length, const int *f
 	s->out_bytes += k->length;
 	flush(s);
 	watch_again(s);
+}
+
+/* To be called when any of it may have changed. */
+static void look_for_calls(struct session *s)
+{
+	if (s->dead || s->draining || s->current || list_empty(&s->waiting))
+		return;
+	if (s->out_bytes <= s->server->config.output_max_bytes / OUT_PART)
+		server_ready(s);
 }
 
 /* Ends a call with text (NULL: memory ran out), which is taken. */
@@ -163,7 +180,7 @@ static void answer(struct call *c, char *text, size_t length, const int *fds, un
 		s->current = NULL;
 	call_free(c);
 	if (s)
-		pump(s);
+		look_for_calls(s);
 }
 
 void call_reply(struct call *c, const struct op *op, const void *out, const int *fds, unsigned n_fds)
@@ -212,33 +229,6 @@ void call_continue(struct call *c, const struct op *op, const void *out)
 		send_text(c->session, text, length, NULL, 0);
 }
 
-/* Hand out calls as long as the one before has been answered. */
-static void pump(struct session *s)
-{
-	if (s->pumping)
-		return;
-	s->pumping = true;
-	while (!s->dead && !s->draining && !s->current && !list_empty(&s->waiting)) {
-		struct call *c = container_of(s->waiting.next, struct call, link);
-
-		list_remove(&c->link);
-		s->n_waiting--;
-		s->current = c;
-		if (c->bad.id != WIRE_ERROR_NONE) {
-			call_fail(c, &c->bad);
-		} else if (s->refusal != WIRE_ERROR_NONE) {
-			struct wire_error e = { 0 };
-
-			wire_error_set(&e, s->refusal, NULL);
-			call_fail(c, &e);
-		} else {
-			s->server->events.call(c, s->server->events.userdata);
-		}
-	}
-	s->pumping = false;
-	watch_again(s);
-}
-
 static struct call *call_new(struct session *s)
 {
 	struct call *c = calloc(1, sizeof *c);
@@ -257,6 +247,7 @@ static void enqueue(struct session *s, struct call *c)
 {
 	list_append(&s->waiting, &c->link);
 	s->n_waiting++;
+	s->waiting_bytes += c->message.length;
 }
 
 /* A bad message is answered in its turn, and then that is the end of the session. */
@@ -268,6 +259,16 @@ static void enqueue_bad(struct session *s, const char *why)
 		return;
 	wire_error_set(&c->bad, WIRE_ERROR_InvalidParameter, "%s", why);
 	enqueue(s, c);
+}
+
+/* Where the next message begins is not known any more. */
+static void lose_framing(struct session *s)
+{
+	char why[64];
+
+	s->deaf = true;
+	snprintf(why, sizeof why, "The message is longer than %zu KiB.", s->in.max >> 10);
+	enqueue_bad(s, why);
 }
 
 static void take_message(struct session *s, struct wire_message *m)
@@ -296,7 +297,7 @@ static void take_message(struct session *s, struct wire_message *m)
 		snprintf(c->bad.field, sizeof c->bad.field, "%s", fault.field);
 		/* a bad message is answered even if it asks not to be */
 		c->body.oneway = false;
-	} else if (c->body.oneway && s->refusal == WIRE_ERROR_NONE &&
+	} else if (c->body.oneway && s->refusal == REFUSED_NOT &&
 		s->server->events.urgent(c, s->server->events.userdata)) {
 		s->server->events.call(c, s->server->events.userdata);
 		return;
@@ -304,30 +305,80 @@ static void take_message(struct session *s, struct wire_message *m)
 	enqueue(s, c);
 }
 
-static void read_some(struct session *s)
+/* Calls from the bytes that are there, until enough wait.  So where there is room for more, there is no whole message. */
+static void take_some(struct session *s)
 {
 	struct wire_message m;
-	int r, got;
+	int r = 0;
 
-	got = wire_in_fill(&s->in, s->fd);
+	while (!s->dead && !s->deaf && !s->draining && !is_full(s) && (r = wire_in_next(&s->in, &m)) > 0)
+		take_message(s, &m);
+	if (r < 0)
+		lose_framing(s);
+}
+
+static void refuse_session(struct call *c)
+{
+	const struct server_config *config = &c->session->server->config;
+	bool of_user = c->session->refusal == REFUSED_OF_USER;
+	struct wire_error e = { .have = of_user ? config->sessions_per_uid : config->sessions_max };
+
+	e.need = e.have + 1;
+	if (of_user)
+		wire_error_set(&e, WIRE_ERROR_LimitReached, "A user may have %u connections to this socket of memctld; all are in use.",
+			config->sessions_per_uid);
+	else
+		wire_error_set(&e, WIRE_ERROR_LimitReached, "This socket of memctld serves %u connections at once; all are in use.",
+			config->sessions_max);
+	call_fail(c, &e);
+}
+
+/* What was sent before the peer hung up still counts, unless it is behind a call that takes long. */
+static void end_if_over(struct session *s)
+{
+	if ((s->over || s->hung_up) && s->current)
+		session_close(s);
+	else if (s->over && list_empty(&s->waiting))
+		session_close(s);
+}
+
+void session_hand_out(struct session *s)
+{
+	struct call *c;
+
+	if (s->dead || s->draining || s->current || list_empty(&s->waiting))
+		return;
+	c = container_of(s->waiting.next, struct call, link);
+	list_remove(&c->link);
+	s->n_waiting--;
+	s->waiting_bytes -= c->message.length;
+	s->current = c;
+	if (c->bad.id != WIRE_ERROR_NONE)
+		call_fail(c, &c->bad);
+	else if (s->refusal != REFUSED_NOT)
+		refuse_session(c);
+	else
+		s->server->events.call(c, s->server->events.userdata);
+	take_some(s);
+	look_for_calls(s);
+	end_if_over(s);
+	watch_again(s);
+}
+
+static void read_some(struct session *s)
+{
+	int got = wire_in_fill(&s->in, s->fd);
+
 	if (got == -EAGAIN)
 		return;
-	while (!s->dead && (r = wire_in_next(&s->in, &m)) != 0) {
-		if (r < 0) {
-			got = r;
-			break;
-		}
-		take_message(s, &m);
+	if (got == -EMSGSIZE)
+		lose_framing(s);
+	else
+		take_some(s);
+	if (got <= 0 && got != -EMSGSIZE) {
+		s->over = true;
+		end_if_over(s);
 	}
-	if (got == -EMSGSIZE) {
-		s->deaf = true;
-		enqueue_bad(s, "The message is longer than 256 KiB.");
-		pump(s);
-		return;
-	}
-	pump(s);
-	if (got <= 0)
-		session_close(s);
 }
 
 static void session_ready(unsigned events, void *userdata)
@@ -336,16 +387,23 @@ static void session_ready(unsigned events, void *userdata)
 
 	if (s->dead)
 		return;
-	if (events & LOOP_WRITE)
+	/* also tells whether a peer that has hung up still reads */
+	if (events & (LOOP_WRITE | LOOP_CLOSED))
 		flush(s);
-	if (events & LOOP_READ && !s->deaf && !s->draining)
+	if (events & LOOP_READ && s->watched & LOOP_READ) {
 		read_some(s);
-	else if (events & LOOP_CLOSED)
-		session_close(s);
+	} else if (events & LOOP_CLOSED) {
+		s->hung_up = true;
+		if (s->draining || list_empty(&s->waiting))
+			session_close(s);
+		else
+			end_if_over(s);
+	}
+	look_for_calls(s);
 	watch_again(s);
 }
 
-int session_new(struct server *server, int fd, const struct session_peer *peer, enum wire_error_id refusal)
+int session_new(struct server *server, int fd, const struct session_peer *peer, enum refusal refusal)
 {
 	struct session *s = calloc(1, sizeof *s);
 	int r;
@@ -357,12 +415,17 @@ int session_new(struct server *server, int fd, const struct session_peer *peer, 
 	s->peer = *peer;
 	s->refusal = refusal;
 	list_init(&s->link);
+	list_init(&s->turn);
 	list_init(&s->waiting);
 	list_init(&s->out);
-	wire_in_init(&s->in, WIRE_CALL_MAX);
+	wire_in_init(&s->in, server->config.message_max_bytes);
+	s->in.no_fds = server->config.no_descriptors;
 	s->watched = LOOP_READ | LOOP_CLOSED;
-	r = loop_watch(server->loop, fd, s->watched, session_ready, s, &s->watch);
+	s->user = server_user(server, peer->uid);
+	r = s->user ? loop_watch(server->loop, fd, s->watched, session_ready, s, &s->watch) : -ENOMEM;
 	if (r < 0) {
+		if (s->user)
+			server_user_less(server, s->user);
 		free(s);
 		return r;
 	}
@@ -373,6 +436,11 @@ int session_new(struct server *server, int fd, const struct session_peer *peer, 
 bool session_is_taken(const struct session *s)
 {
 	return list_empty(&s->out);
+}
+
+const struct server *session_server(const struct session *s)
+{
+	return s->server;
 }
 
 const struct session_peer *session_peer(const struct session *s)

@@ -5,8 +5,13 @@
  * session is handed out when the one before was answered, so replies come in call order and a call that takes
  * long blocks its own connection only. Urgent oneway calls (answers to orders) overtake.
  *
- * Limits, all per session: calls that wait (then it is not read from any more), bytes of replies that the
- * peer does not take (then it is disconnected: nobody waits for a slow reader).  Per user: sessions.
+ * Calls are handed out in turns of the loop, each of some milliseconds: users after one another, and of a user
+ * its sessions, one call each.  So whoever sends many calls waits for himself; clocks and other sockets come
+ * between.
+ *
+ * Limits, all per session: calls that wait, and their bytes (then it is not read from any more); bytes of
+ * replies that the peer does not take (from a part of them on its next call waits too; with all of them, which
+ * orders may come to, it is disconnected: nobody waits for a slow reader).  Per user, and in all: sessions.
  *
  * All of it lives on the loop's thread.  A session is torn down at the top of the loop, never inside a call
  * handler: a handler may go on using its session and its call until it returns. */
@@ -46,13 +51,13 @@ struct server_config {
 	mode_t mode;
 	gid_t group;			/* (gid_t)-1: as it comes */
 	unsigned sessions_per_uid;
+	unsigned sessions_max;		/* of all users; 0: as many as come */
 	size_t output_max_bytes;
+	size_t message_max_bytes;	/* the longest call */
+	bool no_descriptors;		/* no call here carries any: they are not even received */
 };
 
 struct server_events {
-	/* May this peer be here at all?  WIRE_ERROR_NONE: yes; otherwise every call is answered with that
-	 * error. */
-	enum wire_error_id (*admit)(const struct session_peer *peer, int fd, void *userdata);
 	/* Whether a oneway call overtakes those that wait; it is handled and ended inside `call`. */
 	bool (*urgent)(const struct call *c, void *userdata);
 	void (*call)(struct call *c, void *userdata);
@@ -67,8 +72,12 @@ int server_new(
 /* Closes every session (`closed` is called for each) and removes the socket file.  NULL is fine. */
 void server_free(struct server *s);
 unsigned server_sessions(const struct server *s);
+/* So many bytes of replies may wait for a peer. */
+size_t server_output_max(const struct server *s);
 
 const struct session_peer *session_peer(const struct session *s);
+/* At whose socket it came in. */
+const struct server *session_server(const struct session *s);
 /* The connection, to ask the kernel about its peer; the session's. */
 int session_fd(const struct session *s);
 void session_set_userdata(struct session *s, void *userdata);

@@ -1,15 +1,16 @@
 /* A Unicorn emulator whose RAM is leased from memctld.
  *
- *	cc unicorn.c $(pkg-config --cflags --libs memctl unicorn) && ./a.out
+ *	cc unicorn.c $(pkg-config --cflags --libs memctl unicorn) && ./a.out [ROUNDS]
  *
  * The only difference to an emulator without memctl is where guest memory comes from: memctl_lease() instead
  * of mmap(), and memctl_read_into() instead of read() to load files.  Unicorn reaches guest memory from user
  * mode only, so no privilege is needed.  The guest here writes a number into each page of 64 MiB, and adds
- * them up. */
+ * them up; ROUNDS times (default 1). */
 #include <memctl.h>
 #include <unicorn/unicorn.h>
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define RAM_SIZE (UINT64_C(64) << 20)
@@ -55,11 +56,13 @@ static int run(struct memctl_lease *lease)
 	uc_close(uc);
 	printf("%s: the guest counted %llu, %s\n", uc_strerror(err), (unsigned long long)sum,
 		sum == right ? "right" : "wrong");
+	fflush(stdout);
 	return err == UC_ERR_OK && sum == right ? 0 : 1;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+	unsigned long rounds = argc > 1 ? strtoul(argv[1], NULL, 10) : 1;
 	struct memctl_vm vm = { .struct_size = sizeof(vm), .name = "unicorn-example", .size = RAM_SIZE };
 	struct memctl_lease *lease = NULL;
 	struct memctl_error e = { 0 };
@@ -70,7 +73,8 @@ int main(void)
 		memctl_lease(m, 0, RAM_SIZE, &lease, &e) < 0 || memctl_helper_start(m, &e) < 0)
 		fprintf(stderr, "no memory: %s\n", e.message);
 	else
-		r = run(lease);
+		for (r = 0; r == 0 && rounds > 0; rounds--)
+			r = run(lease);
 	if (lease)
 		memctl_release(lease, NULL);
 	memctl_free(m);

@@ -145,7 +145,7 @@ static enum page_state state_of(uint64_t page)
 {
 	struct map_run r;
 
-	CHECK_EQ(lease_map_run(lease, page, &r), 1);
+	CHECK_EQ(lease_map_run(lease, page, UINT64_MAX, &r), 1);
 	return r.state;
 }
 

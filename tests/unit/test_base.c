@@ -69,6 +69,23 @@ static void histogram_is_right_to_a_quarter(void)
 	CHECK_EQ(c.count, 1);
 }
 
+static void histogram_says_how_many_took_less(void)
+{
+	static struct histogram h;
+	struct histogram_copy c = { 0 };
+
+	for (unsigned i = 0; i < 1000; i++)
+		histogram_add(&h, 1023);
+	histogram_add(&h, 1024);
+	histogram_add(&h, UINT64_MAX);
+	histogram_sum(&h, &c);
+	CHECK_EQ(histogram_below(&c, 9), 0);
+	CHECK_EQ(histogram_below(&c, 10), 1000);
+	CHECK_EQ(histogram_below(&c, 11), 1001);
+	/* what is beyond the last bucket is in the last */
+	CHECK_EQ(histogram_below(&c, 63), 1002);
+}
+
 static void histogram_percentiles_and_sums(void)
 {
 	static struct histogram fast, slow;
@@ -109,6 +126,7 @@ int main(int argc, char **argv)
 		SCENARIO(list_removes_while_walking),
 		SCENARIO(histogram_is_right_to_a_quarter),
 		SCENARIO(histogram_percentiles_and_sums),
+		SCENARIO(histogram_says_how_many_took_less),
 		SCENARIO(problem_keeps_the_numbers),
 		{ 0 } });
 }

@@ -23,9 +23,9 @@ static int read_text(const char *text, struct config *c, char *why)
 	f = fopen(path, "w");
 	fputs(text, f);
 	fclose(f);
-	config_defaults(c);
+	config_defaults(c, NULL);
 	why[0] = 0;
-	r = config_read(c, path, false, why, 512);
+	r = config_read(c, NULL, path, false, why, 512);
 	unlink(path);
 	return r;
 }
@@ -35,7 +35,7 @@ static void defaults_are_in_range(void)
 	struct config c;
 	char text[CONFIG_TEXT_MAX], why[128];
 
-	config_defaults(&c);
+	config_defaults(&c, NULL);
 	CHECK_EQ(c.arena_bytes, 1 << 30);
 	for (const struct setting *s = settings; s->name; s++) {
 		setting_format(s, &c, text, sizeof text);
@@ -166,8 +166,8 @@ static void fragments_come_after_the_file(void)
 	fputs("nonsense", f);
 	fclose(f);
 	snprintf(name, sizeof name, "%s/m.conf", dir);
-	config_defaults(&c);
-	CHECK_EQ(config_read(&c, name, false, why, sizeof why), 0);
+	config_defaults(&c, NULL);
+	CHECK_EQ(config_read(&c, NULL, name, false, why, sizeof why), 0);
 	CHECK_EQ(c.arena_bytes, 4ll << 30);
 	CHECK_EQ(c.zstd_level, 2);
 	snprintf(name, sizeof name, "rm -r %s", dir);
@@ -179,9 +179,9 @@ static void absent_files(void)
 	struct config c;
 	char why[512];
 
-	config_defaults(&c);
-	CHECK_EQ(config_read(&c, "/nonexistent/memctld.conf", true, why, sizeof why), 0);
-	CHECK_EQ(config_read(&c, "/nonexistent/memctld.conf", false, why, sizeof why), -ENOENT);
+	config_defaults(&c, NULL);
+	CHECK_EQ(config_read(&c, NULL, "/nonexistent/memctld.conf", true, why, sizeof why), 0);
+	CHECK_EQ(config_read(&c, NULL, "/nonexistent/memctld.conf", false, why, sizeof why), -ENOENT);
 	CHECK(strstr(why, "/nonexistent/memctld.conf"));
 }
 
@@ -190,13 +190,13 @@ static void the_command_line(void)
 	struct config c;
 	char why[512];
 
-	config_defaults(&c);
-	CHECK_EQ(config_set(&c, "fault_around=1", why, sizeof why), 0);
+	config_defaults(&c, NULL);
+	CHECK_EQ(config_set(&c, NULL, "fault_around=1", why, sizeof why), 0);
 	CHECK_EQ(c.fault_around, 1);
-	CHECK(config_set(&c, "fault_around", why, sizeof why) < 0);
-	CHECK(config_set(&c, "=1", why, sizeof why) < 0);
-	CHECK(config_set(&c, "nothing=1", why, sizeof why) < 0);
-	CHECK(config_set(&c, "fault_around=0", why, sizeof why) == -ERANGE);
+	CHECK(config_set(&c, NULL, "fault_around", why, sizeof why) < 0);
+	CHECK(config_set(&c, NULL, "=1", why, sizeof why) < 0);
+	CHECK(config_set(&c, NULL, "nothing=1", why, sizeof why) < 0);
+	CHECK(config_set(&c, NULL, "fault_around=0", why, sizeof why) == -ERANGE);
 	CHECK_EQ(c.fault_around, 1);
 }
 
@@ -205,13 +205,13 @@ static void yes_and_no(void)
 	struct config c;
 	char why[512], text[CONFIG_TEXT_MAX];
 
-	config_defaults(&c);
+	config_defaults(&c, NULL);
 	CHECK(!c.share_with_root);
-	CHECK_EQ(config_set(&c, "share_with_root=yes", why, sizeof why), 0);
+	CHECK_EQ(config_set(&c, NULL, "share_with_root=yes", why, sizeof why), 0);
 	CHECK(c.share_with_root);
 	setting_format(setting_find("share_with_root"), &c, text, sizeof text);
 	CHECK(!strcmp(text, "yes"));
-	CHECK(config_set(&c, "share_with_root=", why, sizeof why) == -EINVAL);
+	CHECK(config_set(&c, NULL, "share_with_root=", why, sizeof why) == -EINVAL);
 	CHECK(c.share_with_root);
 }
 

@@ -164,6 +164,30 @@ static void too_many_descriptors_are_closed_and_told(void)
 	CHECK_EQ(open_descriptors(), before);
 }
 
+static void descriptors_can_stay_away(void)
+{
+	struct wire_message m;
+	struct wire_in in;
+	unsigned before;
+	int s[2];
+
+	sockets(s);
+	before = open_descriptors();
+	wire_in_init(&in, WIRE_CALL_MAX);
+	in.no_fds = true;
+	CHECK_EQ(wire_send(s[0], "{}", 2, s, 2, UINT64_MAX), 0);
+	CHECK_EQ(wire_send(s[0], "[]", 2, NULL, 0, UINT64_MAX), 0);
+	CHECK(wire_in_fill(&in, s[1]) > 0);
+	CHECK_EQ(open_descriptors(), before);
+	CHECK_EQ(wire_in_next(&in, &m), 1);
+	CHECK(m.fds_lost && m.n_fds == 0 && strcmp(m.text, "{}") == 0);
+	CHECK_EQ(wire_receive(s[1], &in, UINT64_MAX, &m), 1);
+	CHECK(!m.fds_lost && strcmp(m.text, "[]") == 0);
+	wire_in_fini(&in);
+	close(s[0]);
+	close(s[1]);
+}
+
 static void lengths_are_capped(void)
 {
 	struct wire_message m;
@@ -229,6 +253,24 @@ static int parse(struct body *b, const char *text)
 	struct body_fault fault;
 
 	return body_parse(b, text, strlen(text), &fault);
+}
+
+/* Whose VM it is decides who may call them. */
+static void what_is_ones_own_names_a_vm(void)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < OP_COUNT; i++) {
+		const struct op_field *f = ops[i].in;
+
+		if (ops[i].class != OP_CLASS_OWN)
+			continue;
+		while (f->name && strcmp(f->name, "vm"))
+			f++;
+		CHECK_MSG(f->name && f->type == OP_TYPE_str, "%s has no field vm", ops[i].method);
+		n++;
+	}
+	CHECK(n >= 6);
 }
 
 static void calls_come_back(void)
@@ -502,8 +544,9 @@ int main(int argc, char **argv)
 		(const struct scenario[]){ SCENARIO(messages_arrive_whole),
 			SCENARIO(descriptors_come_with_their_message),
 			SCENARIO(a_long_message_keeps_its_descriptor),
-			SCENARIO(too_many_descriptors_are_closed_and_told), SCENARIO(lengths_are_capped),
+			SCENARIO(too_many_descriptors_are_closed_and_told), SCENARIO(descriptors_can_stay_away), SCENARIO(lengths_are_capped),
 			SCENARIO(deadlines_end_waiting), SCENARIO(tables_and_structs_agree),
+			SCENARIO(what_is_ones_own_names_a_vm),
 			SCENARIO(calls_come_back), SCENARIO(orders_come_back), SCENARIO(sharing_on_the_wire),
 			SCENARIO(bad_runs_are_refused), SCENARIO(tokens_keep_all_bits),
 			SCENARIO(errors_come_back), SCENARIO(bad_messages_are_refused),
