@@ -1,4 +1,5 @@
 #include "cli/cli.h"
+#include "cli/output.h"
 #include "cli/units.h"
 
 #include <errno.h>
@@ -9,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+#define WIDTH 100	/* of text */
 
 void cli_error(const char *fmt, ...)
 {
@@ -51,7 +54,7 @@ static int connect_once(struct cli *c, struct memctl_error *e)
 	return c->m ? 0 : memctl_connect(&o, &c->m, e);
 }
 
-int cli_ask(struct cli *c, const char *method, const char *const pairs[][2], struct value **ret)
+int cli_try(struct cli *c, const char *method, const char *const pairs[][2], struct value **ret, char why[static 320])
 {
 	struct memctl_error e = { 0 };
 	char *parameters = NULL, *reply = NULL;
@@ -60,7 +63,7 @@ int cli_ask(struct cli *c, const char *method, const char *const pairs[][2], str
 	if (pairs) {
 		parameters = value_parameters(pairs);
 		if (!parameters) {
-			cli_error("out of memory");
+			snprintf(why, 320, "out of memory");
 			return EXIT_SYSTEM;
 		}
 	}
@@ -69,25 +72,84 @@ int cli_ask(struct cli *c, const char *method, const char *const pairs[][2], str
 		r = memctl_call(c->m, method, parameters, &reply, &e);
 	free(parameters);
 	if (r < 0) {
-		cli_error("%s", e.message);
+		snprintf(why, 320, "%s", e.message);
 		return exit_code(r, &e);
 	}
 	*ret = value_open(reply);
 	free(reply);
 	if (!*ret) {
-		cli_error("memctld's reply to %s cannot be understood", method);
+		snprintf(why, 320, "memctld's reply to %s cannot be understood", method);
 		return EXIT_SYSTEM;
 	}
 	return EXIT_OK;
 }
 
+int cli_ask(struct cli *c, const char *method, const char *const pairs[][2], struct value **ret)
+{
+	char why[320];
+	int r = cli_try(c, method, pairs, ret, why);
+
+	if (r)
+		cli_error("%s", why);
+	return r;
+}
+
+void cli_hang_up(struct cli *c)
+{
+	memctl_free(c->m);
+	c->m = NULL;
+}
+
+static bool json_lines;
+
+void cli_json_lines(void)
+{
+	json_lines = true;
+}
+
+/* That it could not be written is said once, at the end (output_end). */
 int cli_print_json(const struct value *reply)
 {
-	if (value_print_reply(stdout, reply) < 0) {
-		cli_error("cannot write the reply");
+	if (value_print_reply(stdout, reply, json_lines) < 0 && !ferror(stdout)) {
+		cli_error("out of memory");
 		return EXIT_SYSTEM;
 	}
 	return EXIT_OK;
+}
+
+int cli_show_reply(struct cli *c, struct value *reply, const char *array, const struct column *columns)
+{
+	const struct column *shown[COLUMNS_MAX];
+	const char *fields[COLUMNS_MAX];
+	int n;
+
+	if (!c->json)
+		return cli_print_table(c, columns, value_at(reply, array));
+	if (!c->style.columns)
+		return cli_print_json(reply);
+	n = columns_choose(columns, &c->style, shown);
+	if (n < 0)
+		return EXIT_USAGE;
+	for (int i = 0; i < n; i++)
+		fields[i] = shown[i]->field;
+	if (value_choose(reply, array, fields, (size_t)n) < 0) {
+		cli_error("out of memory");
+		return EXIT_SYSTEM;
+	}
+	return cli_print_json(reply);
+}
+
+int cli_show(struct cli *c, const char *method, const char *const pairs[][2], const char *array,
+	const struct column *columns)
+{
+	struct value *reply;
+	int r = cli_ask(c, method, pairs, &reply);
+
+	if (r)
+		return r;
+	r = cli_show_reply(c, reply, array, columns);
+	value_close(reply);
+	return r;
 }
 
 int cli_do(struct cli *c, const char *method, const char *const pairs[][2])
@@ -101,6 +163,31 @@ int cli_do(struct cli *c, const char *method, const char *const pairs[][2])
 		r = cli_print_json(reply);
 	value_close(reply);
 	return r;
+}
+
+void cli_print_wrapped(const char *text)
+{
+	size_t column = 0;
+
+	while (*text) {
+		size_t n = 0;
+
+		while (text[n] && text[n] != ' ')
+			n++;
+		if (column && column + 1 + n > WIDTH) {
+			fputs("\n  ", stdout);
+			column = 2;
+		} else if (column) {
+			putchar(' ');
+			column++;
+		}
+		printf("%.*s", (int)n, text);
+		column += n;
+		text += n;
+		while (*text == ' ')
+			text++;
+	}
+	putchar('\n');
 }
 
 /* The time of day, with the day if it is not today. */
@@ -121,7 +208,7 @@ char *cli_cell(const struct cli *c, const struct value *row, const char *field, 
 	char text[32];
 	uint64_t n;
 
-	if (kind == COLUMN_TEXT || kind == COLUMN_COUNT || !value_number(v, &n))
+	if (kind == COLUMN_TEXT || kind == COLUMN_STATE || kind == COLUMN_COUNT || !value_number(v, &n))
 		return value_words(v);
 	if (kind == COLUMN_HEX)
 		snprintf(text, sizeof text, "0x%" PRIx64, n);
@@ -142,8 +229,10 @@ void cli_line(const struct cli *c, const char *name, const struct value *row, co
 	enum column_kind kind, const char *remark)
 {
 	char *text = cli_cell(c, row, field, kind);
+	const char *color = c->style.color && kind == COLUMN_STATE ? output_color_of(text) : "";
 
-	printf("%-24s %12s%s%s\n", name, text ? text : "-", remark ? "  " : "", remark ? remark : "");
+	printf("%-24s %s%12s%s%s%s\n", name, color, text ? text : "-", *color ? OUTPUT_COLOR_END : "", remark ? "  " : "",
+		remark ? remark : "");
 	free(text);
 }
 

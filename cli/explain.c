@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <time.h>
 
-#define WIDTH 100
-
 const struct column explain_columns[] = {
 	{ "SINCE", "ts_ms", COLUMN_TIME, true, "when it began" },
 	{ "CAUSE", "cause", COLUMN_TEXT, true, "limit: its own limit; host: the host is short" },
@@ -20,40 +18,16 @@ const struct column explain_columns[] = {
 	{ NULL },
 };
 
-/* A sentence, broken between words. */
-static void print_wrapped(const char *text)
-{
-	size_t column = 0;
-
-	while (*text) {
-		size_t n = 0;
-
-		while (text[n] && text[n] != ' ')
-			n++;
-		if (column && column + 1 + n > WIDTH) {
-			fputs("\n  ", stdout);
-			column = 2;
-		} else if (column) {
-			putchar(' ');
-			column++;
-		}
-		printf("%.*s", (int)n, text);
-		column += n;
-		text += n;
-		while (*text == ' ')
-			text++;
-	}
-	putchar('\n');
-}
-
 static int explain(struct cli *c, const struct value *e)
 {
 	const struct value *words = value_at(e, "words"), *actions = value_at(e, "actions");
 
+	if (c->style.raw)	/* sentences are for people */
+		return cli_print_table(c, explain_columns, actions);
 	for (size_t i = 0; i < value_items(words); i++) {
 		char *text = value_words(value_item(words, i));
 
-		print_wrapped(text ? text : "");
+		cli_print_wrapped(text ? text : "");
 		free(text);
 	}
 	if (!value_items(actions)) {
@@ -81,7 +55,7 @@ int run_explain(struct cli *c, char **arguments, unsigned n)
 	r = cli_ask(c, "org.memctl.Explain", pairs, &reply);
 	if (r)
 		return r;
-	r = c->json ? cli_print_json(reply) : explain(c, value_at(reply, "explanation"));
+	r = c->json ? cli_show_reply(c, reply, "explanation.actions", explain_columns) : explain(c, value_at(reply, "explanation"));
 	value_close(reply);
 	return r;
 }

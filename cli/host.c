@@ -1,5 +1,6 @@
-/* The host: status, audit, settings, catalogue. */
+/* The host: status, audit, catalogue. */
 #include "cli/cli.h"
+#include "cli/output.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,7 +10,7 @@ static void show_status(const struct cli *c, const struct value *s)
 	const struct value *warnings = value_at(s, "warnings");
 
 	printf("memctld %s\n", value_str(s, "version"));
-	cli_line(c, "  state", s, "state", COLUMN_TEXT, "high, clear, soft, hard, low: how short memory is");
+	cli_line(c, "  state", s, "state", COLUMN_STATE, "high, clear, soft, hard, low: how short memory is");
 	cli_line(c, "  pid", s, "pid", COLUMN_COUNT, NULL);
 	cli_line(c, "  up", s, "uptime_s", COLUMN_COUNT, "seconds");
 	cli_line(c, "  sessions", s, "sessions", COLUMN_COUNT, NULL);
@@ -39,7 +40,8 @@ static void show_status(const struct cli *c, const struct value *s)
 	for (size_t i = 0; i < value_items(warnings); i++) {
 		char *text = value_words(value_item(warnings, i));
 
-		printf("%swarning: %s\n", i ? "" : "\n", text ? text : "");
+		printf("%s%swarning: %s%s\n", i ? "" : "\n", c->style.color ? OUTPUT_WARNING : "", text ? text : "",
+			c->style.color ? OUTPUT_COLOR_END : "");
 		free(text);
 	}
 }
@@ -119,84 +121,11 @@ int run_audit(struct cli *c, char **arguments, unsigned n)
 	if (r)
 		return r;
 	ok = value_true(reply, "ok");
-	r = c->json ? cli_print_json(reply) : show_audit(c, reply, ok);
+	r = c->json ? cli_show_reply(c, reply, "audit.vms", audit_columns) : show_audit(c, reply, ok);
 	if (!ok)
 		cli_error("audit found a difference: keep this output and memctld's log, and report it");
 	value_close(reply);
 	return r ? r : ok ? EXIT_OK : EXIT_DIFFERENCE;
-}
-
-const struct column config_columns[] = {
-	{ "SETTING", "name", COLUMN_TEXT, true, "as in the configuration file, and for `memctl tune`" },
-	{ "VALUE", "value", COLUMN_TEXT, true, "in force now" },
-	{ "DEFAULT", "default", COLUMN_TEXT, true, "without a configuration" },
-	{ "TYPE", "type", COLUMN_TEXT, false, "what kind of value" },
-	{ "UNIT", "unit", COLUMN_TEXT, false, "of numbers" },
-	{ "LIVE", "live", COLUMN_TEXT, true, "whether `memctl tune` may change it" },
-	{ "MIN", "min", COLUMN_TEXT, false, "the least that is accepted" },
-	{ "MAX", "max", COLUMN_TEXT, false, "the most that is accepted" },
-	{ "HELP", "help", COLUMN_TEXT, true, "what it is" },
-	{ NULL },
-};
-
-static int ask_and_show(struct cli *c, const char *method, const char *array, const struct column *columns)
-{
-	struct value *reply;
-	int r;
-
-	r = cli_ask(c, method, NULL, &reply);
-	if (r)
-		return r;
-	r = c->json ? cli_print_json(reply) : cli_print_table(c, columns, value_at(reply, array));
-	value_close(reply);
-	return r;
-}
-
-int run_config_show(struct cli *c, char **arguments, unsigned n)
-{
-	(void)arguments;
-	(void)n;
-	return ask_and_show(c, "org.memctl.ShowConfig", "settings", config_columns);
-}
-
-const struct column tune_columns[] = {
-	{ "SETTING", "name", COLUMN_TEXT, true, "as in the configuration file" },
-	{ "VALUE", "value", COLUMN_TEXT, true, "in force now" },
-	{ "DEFAULT", "default", COLUMN_TEXT, true, "without a configuration" },
-	{ "TYPE", "type", COLUMN_TEXT, false, "what kind of value" },
-	{ "UNIT", "unit", COLUMN_TEXT, true, "of numbers" },
-	{ "MIN", "min", COLUMN_TEXT, true, "the least that is accepted" },
-	{ "MAX", "max", COLUMN_TEXT, true, "the most that is accepted" },
-	{ "LIVE", "live", COLUMN_TEXT, true, "whether it can be changed while memctld runs" },
-	{ "HELP", "help", COLUMN_TEXT, true, "what it does" },
-	{ NULL },
-};
-
-static int show_settings(struct cli *c, const char *setting)
-{
-	struct value *reply;
-	int r;
-
-	r = cli_ask(c, "org.memctl.ShowConfig", NULL, &reply);
-	if (r)
-		return r;
-	if (setting && !value_keep(reply, "settings", "name", setting)) {
-		cli_error("there is no setting \"%s\"; memctl tune lists them", setting);
-		r = EXIT_NOT_FOUND;
-	} else {
-		r = c->json ? cli_print_json(reply) : cli_print_table(c, tune_columns, value_at(reply, "settings"));
-	}
-	value_close(reply);
-	return r;
-}
-
-int run_tune(struct cli *c, char **arguments, unsigned n)
-{
-	const char *pairs[][2] = { { "setting", n ? arguments[0] : NULL }, { "value", n > 1 ? arguments[1] : NULL }, { NULL } };
-
-	if (n < 2)
-		return show_settings(c, pairs[0][1]);
-	return cli_do(c, "org.memctl.Tune", pairs);
 }
 
 const struct column catalogue_columns[] = {
@@ -212,5 +141,5 @@ int run_catalogue(struct cli *c, char **arguments, unsigned n)
 {
 	(void)arguments;
 	(void)n;
-	return ask_and_show(c, "org.memctl.Catalogue", "numbers", catalogue_columns);
+	return cli_show(c, "org.memctl.Catalogue", NULL, "numbers", catalogue_columns);
 }

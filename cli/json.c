@@ -142,13 +142,45 @@ void value_set_u64(struct value *j, const char *key, uint64_t n)
 	json_object_set_new((json_t *)j, key, json_integer((json_int_t)n));
 }
 
-int value_print_reply(FILE *f, const struct value *reply)
+void value_set_str(struct value *j, const char *key, const char *text)
+{
+	json_object_set_new((json_t *)j, key, json_string(text));
+}
+
+void value_drop(struct value *j, const char *key)
+{
+	json_object_del((json_t *)j, key);
+}
+
+int value_choose(struct value *j, const char *path, const char *const members[], size_t n)
+{
+	json_t *items = (json_t *)value_at(j, path);
+
+	for (size_t i = 0; i < json_array_size(items); i++) {
+		json_t *all = json_array_get(items, i), *some = json_object();
+		int r = some ? 0 : -1;
+
+		for (size_t k = 0; !r && k < n; k++) {
+			json_t *v = json_object_get(all, members[k]);
+
+			r = json_object_set(some, members[k], v ? v : json_null());
+		}
+		if (!r)
+			r = json_array_set(items, i, some);
+		json_decref(some);
+		if (r)
+			return -1;
+	}
+	return 0;
+}
+
+int value_print_reply(FILE *f, const struct value *reply, bool one_line)
 {
 	json_t *o = json_pack("{s:s}", "schema", "memctl/1");
 	int r = -1;
 
 	if (o && !json_object_update(o, (json_t *)in(reply)))
-		r = json_dumpf(o, f, JSON_INDENT(2));
+		r = json_dumpf(o, f, one_line ? JSON_COMPACT : JSON_INDENT(2));
 	json_decref(o);
 	if (!r)
 		fputc('\n', f);
@@ -187,6 +219,16 @@ size_t value_keep(struct value *j, const char *array, const char *key, const cha
 		if (!has || strcmp(has, text))
 			json_array_remove(items, i - 1);
 	}
+	return json_array_size(items);
+}
+
+size_t value_keep_true(struct value *j, const char *array, const char *key)
+{
+	json_t *items = json_object_get((json_t *)j, array);
+
+	for (size_t i = json_array_size(items); i > 0; i--)
+		if (!json_is_true(json_object_get(json_array_get(items, i - 1), key)))
+			json_array_remove(items, i - 1);
 	return json_array_size(items);
 }
 

@@ -40,10 +40,18 @@ int value_extend(struct value *j, const char *array, const struct value *more);
 /* Leave in our array of that name only items whose member `key` is this text.  How many that are. */
 size_t value_keep(struct value *j, const char *array, const char *key, const char *text);
 
-void value_set_u64(struct value *j, const char *key, uint64_t n);
+/* The same of items whose member `key` is true. */
+size_t value_keep_true(struct value *j, const char *array, const char *key);
 
-/* Print a reply as the documented JSON of the CLI: its members, with "schema" first. */
-int value_print_reply(FILE *f, const struct value *reply);
+void value_set_u64(struct value *j, const char *key, uint64_t n);
+void value_set_str(struct value *j, const char *key, const char *text);
+void value_drop(struct value *j, const char *key);
+
+/* Leave in the items of the array at this path only the members of these names. */
+int value_choose(struct value *j, const char *path, const char *const members[], size_t n);
+
+/* Print a reply as the documented JSON of the CLI: its members, with "schema" first; on one line, or on many. */
+int value_print_reply(FILE *f, const struct value *reply, bool one_line);
 /* {"key": "value", ...} of pairs up to a NULL key, without those whose value is NULL; freed by the caller.
  * Values of keys that begin with '#' are numbers. */
 char *value_parameters(const char *const pairs[][2]);

@@ -1,33 +1,28 @@
 /* memctl: what memctld does, for people and for scripts.  It is made of memctl.h alone. */
 #include "cli/cli.h"
+#include "cli/help.h"
+#include "cli/options.h"
+#include "cli/output.h"
 
-#include <errno.h>
-#include <getopt.h>
+#include <limits.h>
+#include <math.h>
 #include <memctl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 const struct command commands[] = {
 	{ "status", "", 0, 0, "the host at a glance: arena, VMs, state, warnings", NULL, NULL, run_status },
 	{ "vm list", "", 0, 0, "all VMs with their memory (also: vm ls)", NULL, vm_list_columns, run_vm_list },
 	{ "vm show", "VM", 1, 1, "one VM: its memory on three levels, resources, faults, leases", NULL, NULL,
 		run_vm_show },
-	{ "vm set", "VM --RESOURCE VALUE ...", 1, 1, "change a VM's resources while it runs: all that is named, or nothing",
-		"  --reservation SIZE     guaranteed to it: 512M, or 40% of its size; none\n"
-		"  --limit SIZE           never more than this: 512M, or 40% of its size; none\n"
-		"  --shares SHARES        weight when memory is short: low, normal, high, or a number\n"
-		"  --balloon-max SIZE     the most that its balloon may hold: 512M, or 40% of its size; 0; default (CtlMaxPercent)\n"
-		"  --sharing WITH         what it was registered with, or less: zero, off; what is shared stays so until it is written to\n"
-		"  --stall-budget PART    the part of the time that its guest may wait for pages before it is spared: 3%; none;\n"
-		"                         default (StallBudget)\n"
+	{ "vm set", "VM", 1, 1, "change a VM's resources while it runs: all that is named, or nothing",
 		"Refused with the numbers (exit code 2) if the arena cannot guarantee the reservation, or the disk has no room for\n"
 		"what is not reserved.  Kept over restarts of memctld.", NULL, run_vm_set },
-	{ "vm page-in", "VM [--rate SIZE] [--wait] [--stop]", 1, 1, "bring back what of a VM is compressed or swapped",
-		"In the background, while more memory is free than reclaim's goal; `vm show` says what is left.\n"
-		"--rate   so much a second, like 64M (without: as fast as it goes)\n"
-		"--wait   until all is back; interrupted, it goes on all the same\n"
-		"--stop   end one that is under way", NULL, run_vm_page_in },
+	{ "vm page-in", "VM", 1, 1, "bring back what of a VM is compressed or swapped",
+		"In the background, while more memory is free than reclaim's goal; `vm show` says what is left.", NULL,
+		run_vm_page_in },
 	{ "vm rm", "VM", 1, 1, "end a VM: its leases, frames and swap are taken back",
 		"The emulator is treated as if it had died: what it had in memory is lost, and its threads\n"
 		"wait at the next page that is not resident.", NULL, run_vm_rm },
@@ -39,9 +34,21 @@ const struct command commands[] = {
 		vm_pmap_columns, run_vm_pmap },
 	{ "explain", "VM", 1, 1, "why a VM is asked for memory, or is not; what was asked of it lately",
 		"--json has all numbers that the last plan looked at and decided.", explain_columns, run_explain },
-	{ "stat", "[VM] [-w SEC] [-c COUNT]", 0, 1, "levels, and rates per second, a line an interval",
-		"Without -w one line, measured over one second.  With -w lines until interrupted, or COUNT of them.\n"
-		"--json prints one object a line.", stat_columns, run_stat },
+	{ "events", "", 0, 0, "what memctld has told of late",
+		"The last 1024 of warnings and errors and as many of the others; older ones are in the table event of the metrics\n"
+		"database.", events_columns, run_events },
+	{ "explain-event", "[EVENT]", 0, 1, "what an event means, and what to do; or all of them",
+		"Needs no memctld.", explain_event_columns, run_explain_event },
+	{ "stat", "[VM]", 0, 1, "levels, and rates per second, a line an interval",
+		"Without -w and -c one line, measured over one second.  Every line is measured over its interval, the first too: it is\n"
+		"no average since the start, as vmstat's is.  The headings come again on every screenful, with --raw once.", stat_columns, run_stat },
+	{ "history", "[VM]", 0, 1, "what the numbers were: of a VM, also of one that is gone, or of the host",
+		"Levels are averages over the line's time, counters rates per second; \"-\": no line is right before this one.  There is\n"
+		"no line for a time when memctld was away, and none for what has not ended yet.  -o takes every number of `memctl\n"
+		"catalogue` as well: RESIDENT,refault_pages; of a level also the most: resident_bytes_most.  Without a VM the columns are\n"
+		"TIME STATE VMS SIZE CHARGED CHARGEDMOST FREE MINFREE RSRV SHARED COMMON SAVING RECL/s KILLED/s ROWS/s SAMPLES.\n"
+		"--json has counters as what they grew by in interval_ms.", history_columns, run_history,
+		.more_columns = true },
 	{ "share groups", "", 0, 0, "the pools of shared pages: members, what is shared, where it is",
 		"A VM shares with itself (sharing = vm) or with a group (sharing = group:NAME); each has one pool.",
 		share_groups_columns, run_share_groups },
@@ -52,73 +59,32 @@ const struct command commands[] = {
 		run_share_scan },
 	{ "audit", "[VM]", 0, 1, "prove the ledger against the kernel's own numbers",
 		"Exit code 1 and the difference if they disagree.", audit_columns, run_audit },
-	{ "daemon stop", "[--force] [--wait]", 0, 0, "end memctld; every VM gets its memory as plain memory of its own first",
-		"Refused (exit code 2, and which VM lacks how much) if there is not enough memory for all; memctld goes on then.\n"
-		"--wait   wait until there is, instead\n"
-		"--force  end all the same: VMs for which there is no memory are left behind, and their guests wait for ever where\n"
-		"         they touch what is not resident", NULL, run_daemon_stop },
+	{ "doctor", "[ID ...]", 0, 64, "what is wrong with the set-up of this host, each with the fix to type", doctor_details, doctor_columns,
+		run_doctor },
+	{ "daemon stop", "", 0, 0, "end memctld; every VM gets its memory as plain memory of its own first",
+		"Refused (exit code 2, and which VM lacks how much) if there is not enough memory for all; memctld goes on then.",
+		NULL, run_daemon_stop },
+	{ "daemon reload", "", 0, 0, "let memctld read its settings and the files of vms.d again: all of it, or nothing",
+		"Says what has changed, and which settings wait for a restart.  At the first thing that is wrong nothing changes, and file and\n"
+		"line are said (exit code 16).  What was tuned without --persist gives way to what is written.", NULL, run_daemon_reload },
 	{ "daemon upgrade", "", 0, 0, "let the memctld that is installed now take over, with guests running",
 		"Guests wait for pages that are not resident, for as long as the restart takes.  Refused if the new one cannot read\n"
 		"the state of the one that runs.  Needs systemd, or memctld --supervise.", NULL, run_daemon_upgrade },
 	{ "config show", "", 0, 0, "the settings in force", NULL, config_columns, run_config_show },
-	{ "run", "[OPTIONS] -- COMMAND", 0, 0, "run an emulator on a lease", run_details, NULL, run_run },
-	{ "tune", "[SETTING [VALUE]]", 0, 2, "change a live setting until the daemon restarts; or show it, or all of them",
+	{ "config vms", "", 0, 0, "what the files vms.d/NAME.conf decide for VMs by their names", NULL, config_vms_columns, run_config_vms },
+	{ "run", "-- COMMAND", 0, UINT_MAX, "run an emulator on a lease", run_details, NULL, run_run },
+	{ "tune", "[SETTING [VALUE]]", 0, 2, "change a live setting until memctld restarts; or show it, or all of them",
 		"Without a value: what it is, which values it may have, and what it does.", tune_columns, run_tune },
 	{ "catalogue", "", 0, 0, "what each number means", NULL, catalogue_columns, run_catalogue },
+	{ "metrics", "", 0, 0, "every number in the format of Prometheus (OpenMetrics)",
+		"Exit code 69 and memctl_up 0 if memctld cannot be reached.", NULL, run_metrics },
 	{ "version", "", 0, 0, "versions of memctl and libmemctl", NULL, NULL, run_version },
-	{ "help", "[COMMAND]", 0, 2, "this, or a command's own help", NULL, NULL, run_help },
+	{ "help", "[COMMAND]", 0, 2, "what there is, or a command's own help",
+		"--json has all commands with their options and columns.", NULL, run_help },
 	{ NULL },
 };
 
-static const char options_help[] =
-	"Options (anywhere on the line):\n"
-	"  --json             the reply as JSON (\"schema\": \"memctl/1\"); sizes are integers in bytes\n"
-	"  --socket PATH      memctld's socket (default $MEMCTL_SOCKET, else /run/memctl/memctld.sock)\n"
-	"  --timeout SEC      give up waiting for an answer (default 10; 0: never)\n"
-	"  -o COL[,COL]       columns of a table, \"all\" for all\n"
-	"  --raw              tables for scripts: one space between columns, sizes in bytes\n"
-	"  --noheadings       tables without their first line\n"
-	"  --bytes            sizes in bytes, times in nanoseconds\n"
-	"  -w SEC, -c COUNT   stat: the interval, and how many lines\n"
-	"  --force            daemon stop: leave VMs behind for which there is no memory\n"
-	"  --wait             daemon stop: wait until there is; vm page-in: until all is back\n"
-	"  -h, --help         help, also of a command\n";
-
-static const char exit_help[] =
-	"Exit codes:\n"
-	"  0   ok                            5   no permission\n"
-	"  1   audit found a difference      6   no answer in time\n"
-	"  2   not enough memory             16  wrong usage\n"
-	"  3   not found                     69  memctld cannot be reached\n"
-	"  4   daemon or system error\n";
-
-static void print_help(FILE *f)
-{
-	fputs("Usage: memctl COMMAND [ARGUMENTS] [OPTIONS]\n\nCommands:\n", f);
-	for (const struct command *c = commands; c->name; c++) {
-		char line[64];
-
-		snprintf(line, sizeof line, "%s %s", c->name, c->arguments);
-		fprintf(f, "  %-29s %s\n", line, c->summary);
-	}
-	fprintf(f, "\n%s\n%s", options_help, exit_help);
-}
-
-static void print_command_help(const struct command *c)
-{
-	printf("Usage: memctl %s %s%s[OPTIONS]\n\n%s\n", c->name, c->arguments, *c->arguments ? " " : "", c->summary);
-	if (c->details)
-		printf("\n%s\n", c->details);
-	if (c->columns) {
-		puts("\nColumns (* shown by default):");
-		for (const struct column *k = c->columns; k->name; k++)
-			printf("  %c %-10s %s\n", k->shown ? '*' : ' ', k->name, k->help);
-	}
-	printf("\n%s\n%s", options_help, exit_help);
-}
-
-/* The command that the words begin with: *ret_words says how many it takes. */
-static const struct command *find_command(char **words, int n, int *ret_words)
+const struct command *find_command(char **words, int n, int *ret_words)
 {
 	for (const struct command *c = commands; c->name; c++) {
 		const char *second = strchr(c->name, ' ');
@@ -136,26 +102,6 @@ static const struct command *find_command(char **words, int n, int *ret_words)
 	return NULL;
 }
 
-int run_help(struct cli *c, char **arguments, unsigned n)
-{
-	const struct command *command;
-	int words;
-
-	(void)c;
-	if (!n) {
-		print_help(stdout);
-		return EXIT_OK;
-	}
-	command = find_command(arguments, (int)n, &words);
-	if (!command) {
-		cli_error("no command \"%s%s%s\"; memctl help lists them", arguments[0], n > 1 ? " " : "",
-			n > 1 ? arguments[1] : "");
-		return EXIT_USAGE;
-	}
-	print_command_help(command);
-	return EXIT_OK;
-}
-
 int run_version(struct cli *c, char **arguments, unsigned n)
 {
 	(void)arguments;
@@ -168,104 +114,25 @@ int run_version(struct cli *c, char **arguments, unsigned n)
 	return EXIT_OK;
 }
 
-enum { OPT_JSON = 256, OPT_SOCKET, OPT_TIMEOUT, OPT_RAW, OPT_NOHEADINGS, OPT_BYTES, OPT_FORCE, OPT_WAIT, OPT_RATE, OPT_STOP,
-	OPT_SET };
-
-static const struct option long_options[] = {
-	{ "json", no_argument, NULL, OPT_JSON },
-	{ "socket", required_argument, NULL, OPT_SOCKET },
-	{ "timeout", required_argument, NULL, OPT_TIMEOUT },
-	{ "raw", no_argument, NULL, OPT_RAW },
-	{ "noheadings", no_argument, NULL, OPT_NOHEADINGS },
-	{ "bytes", no_argument, NULL, OPT_BYTES },
-	{ "force", no_argument, NULL, OPT_FORCE },
-	{ "wait", no_argument, NULL, OPT_WAIT },
-	{ "rate", required_argument, NULL, OPT_RATE },
-	{ "stop", no_argument, NULL, OPT_STOP },
-	/* in the order of vm_settings */
-	{ "reservation", required_argument, NULL, OPT_SET },
-	{ "limit", required_argument, NULL, OPT_SET + 1 },
-	{ "shares", required_argument, NULL, OPT_SET + 2 },
-	{ "balloon-max", required_argument, NULL, OPT_SET + 3 },
-	{ "sharing", required_argument, NULL, OPT_SET + 4 },
-	{ "stall-budget", required_argument, NULL, OPT_SET + 5 },
-	{ "output", required_argument, NULL, 'o' },
-	{ "watch", required_argument, NULL, 'w' },
-	{ "count", required_argument, NULL, 'c' },
-	{ "help", no_argument, NULL, 'h' },
-	{ NULL, 0, NULL, 0 },
-};
-
-static int parse_number(const char *text, const char *option, double min, double max, double *ret)
+/* Which commands begin with this word, for whoever has written no more of it. */
+static void say_no_command(char **words, int n)
 {
-	char *end;
+	size_t length = strlen(words[0]);
+	bool found = false;
 
-	errno = 0;
-	*ret = strtod(text, &end);
-	if (end == text || *end || errno || !(*ret >= min && *ret <= max)) {
-		cli_error("%s: \"%s\" is not a number from %g to %g", option, text, min, max);
-		return -EINVAL;
-	}
-	return 0;
-}
-
-static int parse_option(struct cli *c, int option, bool *ret_help)
-{
-	double number;
-
-	if (option >= OPT_SET && option < OPT_SET + VM_SETTINGS) {
-		c->set[option - OPT_SET] = optarg;
-		return 0;
-	}
-	switch (option) {
-	case OPT_JSON:
-		c->json = true;
-		return 0;
-	case OPT_SOCKET:
-		c->socket = optarg;
-		return 0;
-	case OPT_TIMEOUT:
-		if (parse_number(optarg, "--timeout", 0, 1000000, &number) < 0)
-			return -EINVAL;
-		c->timeout_ms = number == 0 ? -1 : number < 0.001 ? 1 : (int)(number * 1000);
-		return 0;
-	case OPT_RAW:
-		c->style.raw = c->style.bytes = true;
-		return 0;
-	case OPT_NOHEADINGS:
-		c->style.noheadings = true;
-		return 0;
-	case OPT_BYTES:
-		c->style.bytes = true;
-		return 0;
-	case OPT_FORCE:
-		c->force = true;
-		return 0;
-	case OPT_WAIT:
-		c->wait = true;
-		return 0;
-	case OPT_RATE:
-		c->rate = optarg;
-		return 0;
-	case OPT_STOP:
-		c->stop = true;
-		return 0;
-	case 'o':
-		c->style.columns = optarg;
-		return 0;
-	case 'w':
-		return parse_number(optarg, "-w", 0.01, 86400, &c->interval_s);
-	case 'c':
-		if (parse_number(optarg, "-c", 1, 1e9, &number) < 0)
-			return -EINVAL;
-		c->count = (long)number;
-		return 0;
-	case 'h':
-		*ret_help = true;
-		return 0;
-	default:	/* getopt has said it */
-		return -EINVAL;
-	}
+	for (const struct command *c = commands; c->name; c++)
+		if (!strncmp(c->name, words[0], length) && c->name[length] == ' ') {
+			if (!found && n == 1)
+				fprintf(stderr, "memctl: %s what?", words[0]);
+			else if (!found)
+				fprintf(stderr, "memctl: no command \"%s %s\"; there are:", words[0], words[1]);
+			fprintf(stderr, "%s %s", found ? "," : "", c->name);
+			found = true;
+		}
+	if (found)
+		fputc('\n', stderr);
+	else
+		cli_error("no command \"%s\"", words[0]);
 }
 
 static int usage(void)
@@ -274,80 +141,101 @@ static int usage(void)
 	return EXIT_USAGE;
 }
 
-static int run(struct cli *c, const struct command *command, char **arguments, unsigned n)
+static void pause_for(double seconds)
 {
-	if (n < command->arguments_min || n > command->arguments_max) {
-		cli_error("usage: memctl %s %s", command->name, command->arguments);
-		return EXIT_USAGE;
-	}
-	if (c->style.columns && !command->columns) {
-		cli_error("%s has no table, so -o has no columns to choose", command->name);
-		return EXIT_USAGE;
-	}
-	if ((c->interval_s != 0 || c->count) && command->run != run_stat) {
-		cli_error("-w and -c belong to `memctl stat`");
-		return EXIT_USAGE;
-	}
-	if ((c->force || c->wait) && command->run != run_daemon_stop && (c->force || command->run != run_vm_page_in)) {
-		cli_error("--force belongs to `memctl daemon stop`, --wait to that and to `memctl vm page-in`");
-		return EXIT_USAGE;
-	}
-	if ((c->rate || c->stop) && command->run != run_vm_page_in) {
-		cli_error("--rate and --stop belong to `memctl vm page-in`");
-		return EXIT_USAGE;
-	}
-	for (unsigned i = 0; i < VM_SETTINGS; i++)
-		if (c->set[i] && command->run != run_vm_set) {
-			cli_error("%s belongs to `memctl vm set`", vm_settings[i].option);
-			return EXIT_USAGE;
-		}
-	return command->run(c, arguments, n);
+	struct timespec t = { (time_t)seconds, (long)((seconds - floor(seconds)) * 1e9) };
+
+	nanosleep(&t, NULL);
 }
 
-static int finish(struct cli *c, int r)
+/* -w: the command again and again, a table each, with an empty line between; a terminal's screen is cleared, as watch(1)
+ * does. */
+static int repeat(struct cli *c, const struct command *command, char **arguments, unsigned n)
 {
-	memctl_free(c->m);
-	if (fflush(stdout) || ferror(stdout)) {
-		cli_error("cannot write to stdout");
-		return r ? r : EXIT_SYSTEM;
+	bool clear = !c->json && !c->style.raw && isatty(STDOUT_FILENO);
+	int r = EXIT_OK;
+
+	cli_json_lines();
+	for (double i = 0; !r && (c->count == 0 || i < c->count); i++) {
+		if (i > 0) {
+			pause_for(c->interval_s > 0 ? c->interval_s : 1);
+			if (!c->json && !clear)
+				putchar('\n');
+		}
+		if (clear)
+			fputs("\033[H\033[2J", stdout);
+		r = command->run(c, arguments, n);
+		if (!output_flush())
+			break;
 	}
 	return r;
 }
 
-int main(int argc, char **argv)
+/* What follows from the options together. */
+static int settle(struct cli *c)
 {
-	struct cli c = { 0 };
-	const struct command *command;
-	bool help = false;
-	int option, words = 0;
+	c->timeout_ms = c->timeout_s < 0 ? 0 : c->timeout_s == 0 ? -1 : c->timeout_s < 0.001 ? 1 : (int)(c->timeout_s * 1000);
+	c->style.bytes |= c->style.raw;
+	if (output_colors(c->color, &c->style.color) < 0)
+		return EXIT_USAGE;
+	c->style.color &= !c->style.raw && !c->json;
+	return EXIT_OK;
+}
 
-	/* First only what stands before the command: the words of `run` are not ours to parse. */
-	while ((option = getopt_long(argc, argv, "+o:w:c:h", long_options, NULL)) != -1)
-		if (parse_option(&c, option, &help) < 0)
-			return usage();
-	if (optind < argc && !strcmp(argv[optind], "run") && !help)
-		return finish(&c, run_run(&c, argv + optind, (unsigned)(argc - optind)));
-	optind = 0;
-	while ((option = getopt_long(argc, argv, "o:w:c:h", long_options, NULL)) != -1)
-		if (parse_option(&c, option, &help) < 0)
-			return usage();
-	argv += optind;
-	argc -= optind;
-	if (!argc && help) {
-		print_help(stdout);
+static int run(struct cli *c, const struct command *command, char **arguments, unsigned n)
+{
+	if (n < command->arguments_min || n > command->arguments_max) {
+		cli_error("usage: memctl %s%s%s", command->name, *command->arguments ? " " : "", command->arguments);
+		return EXIT_USAGE;
+	}
+	if (c->style.columns && !command->more_columns &&
+		columns_choose(command->columns, &c->style, (const struct column *[COLUMNS_MAX]){ 0 }) < 0)
+		return EXIT_USAGE;
+	if ((c->interval_s != 0 || c->count != 0) && command->run != run_stat)
+		return repeat(c, command, arguments, n);
+	return command->run(c, arguments, n);
+}
+
+static int dispatch(struct cli *c, const struct options_given *g)
+{
+	const struct command *command;
+	int words = 0, r;
+
+	if (g->version)
+		return run_version(c, NULL, 0);
+	if (!g->n_words && g->help) {
+		help_print(stdout);
 		return EXIT_OK;
 	}
-	command = find_command(argv, argc, &words);
-	if (!command) {
-		if (argc)
-			cli_error("no command \"%s%s%s\"", argv[0], argc > 1 ? " " : "", argc > 1 ? argv[1] : "");
-		else
-			cli_error("which command?");
+	if (!g->n_words) {
+		cli_error("which command?");
 		return usage();
 	}
-	if (help) {
-		print_command_help(command);
+	command = find_command(g->words, g->n_words, &words);
+	if (!command) {
+		say_no_command(g->words, g->n_words);
+		return usage();
+	}
+	if (g->help) {
+		help_print_command(command);
 		return EXIT_OK;
 	}
-	return finish(&c, run(&c, command, argv + words, (unsigned)(argc - words)));
+	if (options_apply(g, command, c) < 0)
+		return EXIT_USAGE;
+	r = settle(c);
+	return r ? r : run(c, command, g->words + words, (unsigned)(g->n_words - words));
+}
+
+int main(int argc, char **argv)
+{
+	struct cli c = { .timeout_s = -1 };
+	struct options_given given;
+	int r;
+
+	output_begin();
+	r = options_parse(argc, argv, &given);
+	r = r < 0 ? usage() : dispatch(&c, &given);
+	options_fini(&given);
+	memctl_free(c.m);
+	return output_end(r);
 }

@@ -11,7 +11,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <memctl.h>
@@ -38,30 +37,6 @@ const char run_details[] =
         "memory backend, a balloon with free page reporting and a QMP socket unless it has them; or any\n"
         "dynamically linked program that makes a memfd and maps it shared (--memfd-name, --fd).\n"
         "\n"
-        "The VM:\n"
-        "  --name NAME          its name (needed)\n"
-        "  --mem SIZE           guest memory, as 2G; for QEMU the same as its -m, one of them is enough\n"
-        "  --reservation SIZE   host memory guaranteed to it\n"
-        "  --limit SIZE         never more host memory than this\n"
-        "  --shares N           its weight when memory is short (default 10 per MiB)\n"
-        "  --sharing MODE       off, zero, vm, group:NAME\n"
-        "  --balloon-max SIZE   the most that its balloon may hold: 512M, 40%; 0: it has none\n"
-        "  --stall-budget PART  the part of the time that it may wait for pages before others give instead: 3%\n"
-        "  --swap-dir DIR       one that memctld's configuration allows\n"
-        "How:\n"
-        "  --memfd-name NAME    which of the program's memfds is guest memory (default memory-backend-memfd, "
-        "QEMU's)\n"
-        "  --fd N               guest memory is an inherited memfd: /proc/self/fd/N (QEMU: mem-path=, "
-        "share=on)\n"
-        "  --user-mode          go on where userfaultfd is permitted for user mode only; right only for "
-        "emulators\n"
-        "                       without KVM, disks and networks\n"
-        "  --no-balloon         no balloon in QEMU's command line; one that is there is not asked for memory\n"
-        "  --no-qmp             no QMP socket, and none by which the balloon is asked for memory: the guest then "
-        "gives\n"
-        "                       what it reports as free, and nothing on demand\n"
-        "  --print              print the command and its environment instead, for use by hand\n"
-        "\n"
         "Signals sent to memctl reach the command; its exit code is memctl's (128+N after signal N, 127: not "
         "found).\n"
         "With QEMU's -daemonize memctl ends when QEMU has forked, and the VM goes on; a QMP socket is then "
@@ -75,52 +50,12 @@ const char run_details[] =
         "VFIO, hugetlb, prealloc=on, mem-lock=on.";
 /* clang-format on */
 
-enum {
-	OPT_NAME = 256,
-	OPT_MEM,
-	OPT_RESERVATION,
-	OPT_LIMIT,
-	OPT_SHARES,
-	OPT_SHARING,
-	OPT_SWAP_DIR,
-	OPT_BALLOON_MAX,
-	OPT_STALL_BUDGET,
-	OPT_MEMFD_NAME,
-	OPT_FD,
-	OPT_USER_MODE,
-	OPT_NO_BALLOON,
-	OPT_NO_QMP,
-	OPT_PRINT,
-	OPT_RUN_SOCKET,
-};
-
-static const struct option options[] = {
-	{ "name", required_argument, NULL, OPT_NAME },
-	{ "mem", required_argument, NULL, OPT_MEM },
-	{ "reservation", required_argument, NULL, OPT_RESERVATION },
-	{ "limit", required_argument, NULL, OPT_LIMIT },
-	{ "shares", required_argument, NULL, OPT_SHARES },
-	{ "sharing", required_argument, NULL, OPT_SHARING },
-	{ "swap-dir", required_argument, NULL, OPT_SWAP_DIR },
-	{ "balloon-max", required_argument, NULL, OPT_BALLOON_MAX },
-	{ "stall-budget", required_argument, NULL, OPT_STALL_BUDGET },
-	{ "memfd-name", required_argument, NULL, OPT_MEMFD_NAME },
-	{ "fd", required_argument, NULL, OPT_FD },
-	{ "user-mode", no_argument, NULL, OPT_USER_MODE },
-	{ "no-balloon", no_argument, NULL, OPT_NO_BALLOON },
-	{ "no-qmp", no_argument, NULL, OPT_NO_QMP },
-	{ "print", no_argument, NULL, OPT_PRINT },
-	{ "socket", required_argument, NULL, OPT_RUN_SOCKET },
-	{ "help", no_argument, NULL, 'h' },
-	{ NULL, 0, NULL, 0 },
-};
-
 struct request {
 	struct run run;
 	uint64_t reservation, limit, shares;
 	const char *sharing, *swap_dir, *memfd_name, *balloon_max, *stall_budget;
 	int fd; /* -1: none */
-	bool user_mode, print, help;
+	bool user_mode, print, json;
 };
 
 int run_insert(struct run *r, unsigned at, unsigned n, const char *const words[])
@@ -148,100 +83,64 @@ static void request_fini(struct request *q)
 	free(q->run.words);
 }
 
-static int parse_size(const char *option, uint64_t *ret)
+static int take_size(const char *option, const char *text, uint64_t *ret)
 {
-	if (units_parse_size(optarg, strlen(optarg), ret) < 0) {
-		cli_error("%s: \"%s\" is no size", option, optarg);
-		return -EINVAL;
-	}
-	return 0;
+	if (!text || !units_parse_size(text, strlen(text), ret))
+		return 0;
+	cli_error("%s: \"%s\" is no size", option, text);
+	return -EINVAL;
 }
 
-static int parse_whole(const char *option, unsigned long max, uint64_t *ret)
+static int take_whole(const char *option, const char *text, unsigned long max, uint64_t *ret)
 {
 	char *end;
 
+	if (!text)
+		return 0;
 	errno = 0;
-	*ret = strtoul(optarg, &end, 10);
-	if (*optarg < '0' || *optarg > '9' || *end || errno || *ret > max) {
-		cli_error("%s: \"%s\" is not a whole number up to %lu", option, optarg, max);
+	*ret = strtoul(text, &end, 10);
+	if (*text < '0' || *text > '9' || *end || errno || *ret > max) {
+		cli_error("%s: \"%s\" is not a whole number up to %lu", option, text, max);
 		return -EINVAL;
 	}
 	return 0;
 }
 
-static int parse_one(struct cli *c, struct request *q, int option)
+static int take_options(const struct cli *c, struct request *q)
 {
-	uint64_t n;
+	uint64_t fd = 0;
 
-	switch (option) {
-	case OPT_NAME:
-		q->run.name = optarg;
-		return 0;
-	case OPT_MEM:
-		return parse_size("--mem", &q->run.mem_bytes);
-	case OPT_RESERVATION:
-		return parse_size("--reservation", &q->reservation);
-	case OPT_LIMIT:
-		return parse_size("--limit", &q->limit);
-	case OPT_SHARES:
-		return parse_whole("--shares", UINT32_MAX, &q->shares);
-	case OPT_SHARING:
-		q->sharing = optarg;
-		return 0;
-	case OPT_BALLOON_MAX:
-		q->balloon_max = optarg;
-		return 0;
-	case OPT_STALL_BUDGET:
-		q->stall_budget = optarg;
-		return 0;
-	case OPT_SWAP_DIR:
-		q->swap_dir = optarg;
-		return 0;
-	case OPT_MEMFD_NAME:
-		q->memfd_name = optarg;
-		return 0;
-	case OPT_FD:
-		if (parse_whole("--fd", 1000000, &n) < 0)
-			return -EINVAL;
-		q->fd = (int)n;
-		return 0;
-	case OPT_USER_MODE:
-		q->user_mode = true;
-		return 0;
-	case OPT_NO_BALLOON:
-		q->run.no_balloon = true;
-		return 0;
-	case OPT_NO_QMP:
-		q->run.no_qmp = true;
-		return 0;
-	case OPT_PRINT:
-		q->print = q->run.no_qmp = true; /* a socket in a directory of ours would not outlive us */
-		return 0;
-	case OPT_RUN_SOCKET:
-		c->socket = optarg;
-		return 0;
-	case 'h':
-		q->help = true;
-		return 0;
-	default: /* getopt has said it */
+	q->run.name = c->run.name;
+	q->sharing = c->set[4];
+	q->balloon_max = c->set[3];
+	q->stall_budget = c->set[5];
+	q->swap_dir = c->run.swap_dir;
+	q->memfd_name = c->run.memfd_name;
+	q->user_mode = c->run.user_mode;
+	q->run.no_balloon = c->run.no_balloon;
+	q->print = c->run.print;
+	q->json = c->json;
+	q->run.no_qmp = c->run.no_qmp || q->print; /* a socket in a directory of ours would not outlive us */
+	if (take_size("--mem", c->run.mem, &q->run.mem_bytes) < 0 ||
+	        take_size("--reservation", c->set[0], &q->reservation) < 0 ||
+	        take_size("--limit", c->set[1], &q->limit) < 0 ||
+	        take_whole("--shares", c->set[2], UINT32_MAX, &q->shares) < 0 ||
+	        take_whole("--fd", c->run.fd, 1000000, &fd) < 0)
 		return -EINVAL;
-	}
+	q->fd = c->run.fd ? (int)fd : -1;
+	return 0;
 }
 
-/* Up to the command, whose options are its own. */
-static int parse(struct cli *c, struct request *q, char **words, unsigned n)
+static int take(const struct cli *c, struct request *q, char **words, unsigned n)
 {
-	int option;
-
-	optind = 0; /* begin anew; words[0] is "run" */
-	while ((option = getopt_long((int)n, words, "+h", options, NULL)) != -1)
-		if (parse_one(c, q, option) < 0)
-			return EXIT_USAGE;
-	if (q->help)
-		return EXIT_OK;
-	if (optind == (int)n) {
+	if (take_options(c, q) < 0)
+		return EXIT_USAGE;
+	if (!n) {
 		cli_error("run what? memctl run --name NAME --mem SIZE -- COMMAND");
+		return EXIT_USAGE;
+	}
+	if (q->json && !q->print) {
+		cli_error("run has no reply of its own: --json goes with --print");
 		return EXIT_USAGE;
 	}
 	if (!q->run.name) {
@@ -253,7 +152,7 @@ static int parse(struct cli *c, struct request *q, char **words, unsigned n)
 		cli_error("--name: a name is 1 to %d of A-Z a-z 0-9 . _ -", NAME_BYTES - 1);
 		return EXIT_USAGE;
 	}
-	if (run_insert(&q->run, 0, n - (unsigned)optind, (const char *const *)words + optind) < 0) {
+	if (run_insert(&q->run, 0, n, (const char *const *)words) < 0) {
 		cli_error("out of memory");
 		return EXIT_SYSTEM;
 	}
@@ -331,9 +230,12 @@ static void print_word(const char *word)
 	putchar('\'');
 }
 
-static int put(bool print, const char *name, const char *value)
+static int put(const struct request *q, const char *name, const char *value)
 {
-	if (print) {
+	if (q->print && q->json) {
+		printf("%s\n    \"%s\": ", strcmp(name, "LD_PRELOAD") ? "," : "", name);
+		value_print_string(stdout, value);
+	} else if (q->print) {
 		printf("%s=", name);
 		print_word(value);
 		putchar(' ');
@@ -341,24 +243,40 @@ static int put(bool print, const char *name, const char *value)
 	return setenv(name, value, 1);
 }
 
-static int put_number(bool print, const char *name, uint64_t value)
+static int put_number(const struct request *q, const char *name, uint64_t value)
 {
 	char text[32];
 
 	snprintf(text, sizeof text, "%" PRIu64, value);
-	return value ? put(print, name, text) : unsetenv(name);
+	return value ? put(q, name, text) : unsetenv(name);
 }
 
-static int put_text(bool print, const char *name, const char *value)
+static int put_text(const struct request *q, const char *name, const char *value)
 {
-	return value ? put(print, name, value) : unsetenv(name);
+	return value ? put(q, name, value) : unsetenv(name);
+}
+
+static void print_command(const struct request *q)
+{
+	if (q->json)
+		fputs("\n  },\n  \"command\": [", stdout);
+	for (unsigned i = 0; i < q->run.n; i++) {
+		if (q->json) {
+			fputs(i ? ", " : "", stdout);
+			value_print_string(stdout, q->run.words[i]);
+		} else {
+			print_word(q->run.words[i]);
+			putchar(i + 1 < q->run.n ? ' ' : '\n');
+		}
+	}
+	if (q->json)
+		fputs("]\n}\n", stdout);
 }
 
 static int set_environment(const struct cli *c, const struct request *q)
 {
 	const char *others = getenv("LD_PRELOAD");
 	char preload[PATH_MAX], both[2 * PATH_MAX];
-	bool p = q->print;
 	int error = 0;
 
 	if (find_preload(preload) < 0) {
@@ -366,21 +284,23 @@ static int set_environment(const struct cli *c, const struct request *q)
 		return EXIT_SYSTEM;
 	}
 	snprintf(both, sizeof both, "%s%s%s", preload, others && *others ? ":" : "", others ? others : "");
-	error |= put(p, "LD_PRELOAD", both);
-	error |= put(p, "MEMCTL_VM_NAME", q->run.name);
-	error |= put_number(p, "MEMCTL_VM_SIZE", q->run.size_bytes);
-	error |= put_number(p, "MEMCTL_VM_RESERVATION", q->reservation);
-	error |= put_number(p, "MEMCTL_VM_LIMIT", q->limit);
-	error |= put_number(p, "MEMCTL_VM_SHARES", q->shares);
-	error |= put_text(p, "MEMCTL_VM_SHARING", q->sharing);
-	error |= put_text(p, "MEMCTL_VM_SWAP_DIR", q->swap_dir);
-	error |= put_text(p, "MEMCTL_VM_BALLOON_MAX", q->balloon_max);
-	error |= put_text(p, "MEMCTL_VM_STALL_BUDGET", q->stall_budget);
-	error |= put_text(p, "MEMCTL_MEMFD_NAME", q->memfd_name);
-	error |= put_number(p, "MEMCTL_FD", q->fd >= 0 ? (uint64_t)q->fd : 0);
-	error |= put_text(p, "MEMCTL_USER_MODE", q->user_mode ? "1" : NULL);
+	if (q->print && q->json)
+		fputs("{\n  \"schema\": \"memctl/1\",\n  \"environment\": {", stdout);
+	error |= put(q, "LD_PRELOAD", both);
+	error |= put(q, "MEMCTL_VM_NAME", q->run.name);
+	error |= put_number(q, "MEMCTL_VM_SIZE", q->run.size_bytes);
+	error |= put_number(q, "MEMCTL_VM_RESERVATION", q->reservation);
+	error |= put_number(q, "MEMCTL_VM_LIMIT", q->limit);
+	error |= put_number(q, "MEMCTL_VM_SHARES", q->shares);
+	error |= put_text(q, "MEMCTL_VM_SHARING", q->sharing);
+	error |= put_text(q, "MEMCTL_VM_SWAP_DIR", q->swap_dir);
+	error |= put_text(q, "MEMCTL_VM_BALLOON_MAX", q->balloon_max);
+	error |= put_text(q, "MEMCTL_VM_STALL_BUDGET", q->stall_budget);
+	error |= put_text(q, "MEMCTL_MEMFD_NAME", q->memfd_name);
+	error |= put_number(q, "MEMCTL_FD", q->fd >= 0 ? (uint64_t)q->fd : 0);
+	error |= put_text(q, "MEMCTL_USER_MODE", q->user_mode ? "1" : NULL);
 	if (c->socket)
-		error |= put(p, "MEMCTL_SOCKET", c->socket);
+		error |= put(q, "MEMCTL_SOCKET", c->socket);
 	return error ? EXIT_SYSTEM : EXIT_OK;
 }
 
@@ -526,10 +446,7 @@ static int go(struct cli *c, struct request *q)
 	if (!code)
 		code = set_environment(c, q);
 	if (!code && q->print) {
-		for (unsigned i = 0; i < q->run.n; i++) {
-			print_word(q->run.words[i]);
-			putchar(i + 1 < q->run.n ? ' ' : '\n');
-		}
+		print_command(q);
 		return EXIT_OK;
 	}
 	if (!code)
@@ -544,13 +461,11 @@ static int go(struct cli *c, struct request *q)
 	return start_and_stay(c, &q->run);
 }
 
-int run_run(struct cli *c, char **words, unsigned n)
+int run_run(struct cli *c, char **arguments, unsigned n)
 {
 	struct request q = { .fd = -1, .run.agent_fds = { -1, -1 } };
-	int code = parse(c, &q, words, n);
+	int code = take(c, &q, arguments, n);
 
-	if (q.help && !code)
-		return run_help(c, (char *[]){ (char[]){ "run" } }, 1);
 	if (!code)
 		code = go(c, &q);
 	remove_qmp(&q.run);

@@ -28,30 +28,18 @@ const struct column share_top_columns[] = {
 	{ NULL },
 };
 
-static int ask_and_show(struct cli *c, const char *method, const char *vm, const char *array, const struct column *columns)
-{
-	const char *pairs[][2] = { { "vm", vm }, { NULL } };
-	struct value *reply;
-	int r;
-
-	r = cli_ask(c, method, pairs, &reply);
-	if (r)
-		return r;
-	r = c->json ? cli_print_json(reply) : cli_print_table(c, columns, value_at(reply, array));
-	value_close(reply);
-	return r;
-}
-
 int run_share_groups(struct cli *c, char **arguments, unsigned n)
 {
 	(void)arguments;
 	(void)n;
-	return ask_and_show(c, "org.memctl.ShareGroups", NULL, "groups", share_groups_columns);
+	return cli_show(c, "org.memctl.ShareGroups", NULL, "groups", share_groups_columns);
 }
 
 int run_share_top(struct cli *c, char **arguments, unsigned n)
 {
-	return ask_and_show(c, "org.memctl.ShareTop", n ? arguments[0] : NULL, "pairs", share_top_columns);
+	const char *pairs[][2] = { { "vm", n ? arguments[0] : NULL }, { NULL } };
+
+	return cli_show(c, "org.memctl.ShareTop", pairs, "pairs", share_top_columns);
 }
 
 int run_share_scan(struct cli *c, char **arguments, unsigned n)

@@ -1,16 +1,20 @@
 /* Lines like vmstat's: levels as they are, counters as rates over the interval.  One VM's, or the sum of all. */
 #include "cli/cli.h"
+#include "cli/output.h"
 #include "cli/units.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
+#include <unistd.h>
 
-#define HEADING_EVERY 20
 #define WIDTH	      10
+#define SCREEN_LINES  24	/* of what is no terminal */
 
 const struct column stat_columns[] = {
 	{ "LEASED", "leased_bytes", COLUMN_BYTES, false, "guest-physical memory leased" },
@@ -126,6 +130,18 @@ static void print_headings(const struct cli *c, const struct column *const *show
 	putchar('\n');
 }
 
+/* Lines, the headings' included, until they come again; for a program they come once. */
+static long lines_of_screen(const struct cli *c)
+{
+	struct winsize size;
+
+	if (c->style.raw)
+		return LONG_MAX;
+	if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) < 0 || size.ws_row < 4)
+		return SCREEN_LINES;
+	return size.ws_row;
+}
+
 /* Levels by their names; counters as their growth over the interval, so that a script can divide as it likes. */
 static void print_json(const char *vm, const struct column *const *shown, int n, const struct sample *before,
 	const struct sample *after)
@@ -150,7 +166,8 @@ int run_stat(struct cli *c, char **arguments, unsigned n)
 	const struct column *shown[COLUMNS_MAX];
 	struct sample before, after;
 	double interval = c->interval_s > 0 ? c->interval_s : 1;
-	long lines = c->count ? c->count : c->interval_s > 0 ? -1 : 1;
+	double lines = c->count > 0 ? c->count : c->interval_s > 0 ? HUGE_VAL : 1;
+	long left = 0;	/* lines until the headings come again */
 	int columns, r;
 
 	/* A program wants all numbers; a person those that fit on a line. */
@@ -160,18 +177,20 @@ int run_stat(struct cli *c, char **arguments, unsigned n)
 	if (columns < 0)
 		return EXIT_USAGE;
 	r = take(c, vm, shown, columns, &before);
-	for (long line = 0; !r && line != lines; line++) {
+	for (double line = 0; !r && line < lines; line++) {
 		pause_for(interval);
 		r = take(c, vm, shown, columns, &after);
 		if (r)
 			break;
-		if (!c->json && !c->style.noheadings && !(line % HEADING_EVERY))
+		if (!c->json && !c->style.noheadings && left-- == 0) {
 			print_headings(c, shown, columns);
+			left = lines_of_screen(c) - 2;
+		}
 		if (c->json)
 			print_json(vm, shown, columns, &before, &after);
 		else
 			print_text(c, shown, columns, &before, &after);
-		if (fflush(stdout))
+		if (!output_flush())
 			break;
 		before = after;
 	}

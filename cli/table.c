@@ -1,4 +1,5 @@
 /* With libsmartcols the columns are aligned to the terminal; without it the same cells are separated by tabs. */
+#include "cli/output.h"
 #include "cli/table.h"
 
 #include <errno.h>
@@ -30,11 +31,12 @@ int columns_choose(const struct column *columns, const struct table_style *style
 	const char *p = style->columns;
 	int n = 0;
 
-	if (!p || !strcasecmp(p, "all")) {
+	if (!p || *p == '+' || !strcasecmp(p, "all")) {
 		for (const struct column *c = columns; c->name && n < COLUMNS_MAX; c++)
-			if (p || c->shown)
+			if (c->shown || (p && *p != '+'))
 				ret_shown[n++] = c;
-		return n;
+		if (!p || *p++ != '+')
+			return n;
 	}
 	for (;;) {
 		size_t length = strcspn(p, ",");
@@ -78,8 +80,9 @@ static int start(struct table *t)
 	t->impl = s;
 	scols_table_enable_raw(s, t->style.raw);
 	scols_table_enable_noheadings(s, t->style.noheadings);
+	scols_table_enable_colors(s, t->style.color);
 	for (size_t i = 0; i < t->n; i++) {
-		int flags = t->shown[i]->kind == COLUMN_TEXT ? 0 : SCOLS_FL_RIGHT;
+		int flags = t->shown[i]->kind <= COLUMN_STATE ? 0 : SCOLS_FL_RIGHT;
 
 		if (!scols_table_new_column(s, t->shown[i]->name, 0, flags))
 			return -ENOMEM;
@@ -103,7 +106,12 @@ int table_row(struct table *t)
 
 int table_cell(struct table *t, size_t i, const char *text)
 {
-	return scols_line_set_data(t->line, i, text && *text ? text : "-");
+	const char *color = t->style.color && t->shown[i]->kind == COLUMN_STATE ? output_color_of(text) : "";
+	int r = scols_line_set_data(t->line, i, text && *text ? text : "-");
+
+	if (r || !*color)
+		return r;
+	return scols_cell_set_color(scols_line_get_cell(t->line, i), color);
 }
 
 int table_print(struct table *t)

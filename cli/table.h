@@ -5,8 +5,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum column_kind { COLUMN_TEXT, COLUMN_BYTES, COLUMN_COUNT, COLUMN_NS, COLUMN_HEX, COLUMN_RATE, COLUMN_PERMILLE,
-	COLUMN_TIME };	/* Unix time in milliseconds */
+enum column_kind {
+	COLUMN_TEXT,
+	COLUMN_STATE,	/* a word that may have a colour (output.c) */
+	COLUMN_BYTES, COLUMN_COUNT, COLUMN_NS, COLUMN_HEX, COLUMN_RATE, COLUMN_PERMILLE,
+	COLUMN_TIME,	/* Unix time in milliseconds */
+};
 
 struct column {
 	const char *name;	/* heading, and what -o takes */
@@ -17,8 +21,8 @@ struct column {
 };
 
 struct table_style {
-	const char *columns;	/* -o: comma-separated names; NULL: those shown by default; "all" */
-	bool raw, noheadings, bytes;
+	const char *columns;	/* -o: comma-separated names; NULL: those shown by default; "+NAMES": these too; "all" */
+	bool raw, noheadings, bytes, color;
 };
 
 /* Which columns the style wants, in its order: their number, at most COLUMNS_MAX.  -EINVAL: it names one that there

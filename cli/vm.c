@@ -48,7 +48,7 @@ const struct column vm_list_columns[] = {
 	{ "REFAULTS", "refault_pages", COLUMN_COUNT, false, "evicted pages that were needed again" },
 	{ "STALL", "stall_ns", COLUMN_NS, false, "time that its threads waited for pages, summed" },
 	{ "STALLED", "stalled_ns", COLUMN_NS, true, "how long a thread of it has waited for a page now" },
-	{ "STATE", "state", COLUMN_TEXT, true, "running, awaited (after a restart, by its client), leaving, or ending" },
+	{ "STATE", "state", COLUMN_STATE, true, "running, awaited (after a restart, by its client), leaving, or ending" },
 	{ "SHARING", "sharing", COLUMN_TEXT, false, "with whom equal pages may be shared" },
 	{ "FAULTS", "faults_mode", COLUMN_TEXT, false, "what its userfaultfd handles: full, or user-mode" },
 	{ "TROUBLE", "trouble", COLUMN_TEXT, false, "why it cannot go on" },
@@ -59,17 +59,9 @@ const struct column vm_list_columns[] = {
 
 int run_vm_list(struct cli *c, char **arguments, unsigned n)
 {
-	struct value *reply;
-	int r;
-
 	(void)arguments;
 	(void)n;
-	r = cli_ask(c, "org.memctl.ListVms", NULL, &reply);
-	if (r)
-		return r;
-	r = c->json ? cli_print_json(reply) : cli_print_table(c, vm_list_columns, value_at(reply, "vms"));
-	value_close(reply);
-	return r;
+	return cli_show(c, "org.memctl.ListVms", NULL, "vms", vm_list_columns);
 }
 
 /* What a guest says of itself, and nobody can check. */
@@ -119,6 +111,8 @@ static void show_levels(const struct cli *c, const struct value *vm)
 	cli_line(c, "  stall budget", vm, "stall_budget", COLUMN_TEXT, "of the time that its guest may wait for pages; default: StallBudget");
 	cli_line(c, "  swap file", vm, "swap_size_bytes", COLUMN_BYTES, "set aside");
 	cli_line(c, "  pinned", vm, "pinned_bytes", COLUMN_BYTES, "by the client");
+	if (*value_str(vm, "decided_by"))
+		cli_line(c, "  decided by", vm, "decided_by", COLUMN_TEXT, "what it says (memctl config vms)");
 }
 
 static void show_use(const struct cli *c, const struct value *vm)
@@ -322,7 +316,7 @@ int run_vm_pmap(struct cli *c, char **arguments, unsigned n)
 		return r;
 	r = ask_rest(c, arguments[0], end, reply);
 	if (!r)
-		r = c->json ? cli_print_json(reply) : cli_print_table(c, vm_pmap_columns, value_at(reply, "runs"));
+		r = cli_show_reply(c, reply, "runs", vm_pmap_columns);
 	value_close(reply);
 	return r;
 }

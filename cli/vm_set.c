@@ -7,10 +7,8 @@
 #include <string.h>
 #include <time.h>
 
-const struct vm_setting vm_settings[VM_SETTINGS] = {
-	{ "--reservation", "reservation" }, { "--limit", "limit" }, { "--shares", "shares" }, { "--balloon-max", "balloon_max" },
-	{ "--sharing", "sharing" }, { "--stall-budget", "stall_budget" },
-};
+/* As struct cli's set has them, by their names in SetVm. */
+static const char *const fields[VM_SETTINGS] = { "reservation", "limit", "shares", "balloon_max", "sharing", "stall_budget" };
 
 int run_vm_set(struct cli *c, char **arguments, unsigned n)
 {
@@ -22,10 +20,10 @@ int run_vm_set(struct cli *c, char **arguments, unsigned n)
 		if (!c->set[i])
 			continue;
 		if (!*c->set[i]) {
-			cli_error("%s: a value is missing", vm_settings[i].option);
+			cli_error("%s: a value is missing", fields[i]);
 			return EXIT_USAGE;
 		}
-		pairs[given][0] = vm_settings[i].field;
+		pairs[given][0] = fields[i];
 		pairs[given++][1] = c->set[i];
 	}
 	if (given == 1) {
@@ -35,14 +33,19 @@ int run_vm_set(struct cli *c, char **arguments, unsigned n)
 	return cli_do(c, "org.memctl.SetVm", pairs);
 }
 
-/* Until none is under way any more. */
+#define STILL_LOOKS 25
+
+/* Until none is under way any more, however long that takes: but whoever waits is told that it does not go on. */
 static int wait_for_page_in(struct cli *c, const char *vm)
 {
 	static const struct timespec pause = { .tv_nsec = 200000000 };
 	const char *pairs[][2] = { { "vm", vm }, { NULL } };
+	uint64_t before = 0;
+	unsigned still = 0;	/* looks at which nothing had come */
 
 	for (;;) {
 		struct value *reply;
+		char size[32];
 		uint64_t left;
 		int r;
 
@@ -53,6 +56,12 @@ static int wait_for_page_in(struct cli *c, const char *vm)
 		value_close(reply);
 		if (!left)
 			return EXIT_OK;
+		still = left == before ? still + 1 : 0;
+		before = left;
+		if (still == STILL_LOOKS) {
+			units_size(left, size);
+			cli_error("%s are left, and nothing more comes: no more memory is free than reclaim wants (memctl status); still waiting", size);
+		}
 		nanosleep(&pause, NULL);
 	}
 }
