@@ -41,12 +41,12 @@ class Lost(Exception):
 
 class Machine:
     """`memory` and `extra` are QEMU options that stand instead of, or beside, what `memctl run` adds by itself;
-    `run` are options of `memctl run`; `daemon` None is QEMU alone."""
+    `run` are options of `memctl run`; `daemon` None is QEMU alone; `directory` is where its monitor listens, if not a new one."""
 
     def __init__(self, files, name, daemon=None, mib=256, accel="tcg", cpus=1, memory=(), extra=(), run=(), append="",
-                 seconds=40):
+                 seconds=40, directory=None):
         self.name, self.daemon, self.mib, self.seconds = name, daemon, mib, seconds
-        self.dir = tempfile.mkdtemp(prefix="memctl-guest-")
+        self.dir = directory or tempfile.mkdtemp(prefix="memctl-guest-")
         self.qmp_path = os.path.join(self.dir, "qmp")
         self.lines, self.log = queue.Queue(), []
         self._qmp = None

@@ -12,7 +12,7 @@ prepare_missing_packages()
 	local pair
 
 	# command:package
-	for pair in gcc:gcc g++:g++ meson:meson ninja:ninja-build pkg-config:pkg-config python3:python3 "$@"; do
+	for pair in gcc:gcc g++:g++ meson:meson ninja:ninja-build pkg-config:pkg-config python3:python3 scdoc:scdoc "$@"; do
 		command -v "${pair%%:*}" >/dev/null || echo "${pair##*:}"
 	done
 	[ -e /usr/include/stdio.h ] || echo libc6-dev

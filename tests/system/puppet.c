@@ -385,7 +385,12 @@ static int do_fd_hold(char **w, struct memctl_error *e)
 	struct uffdio_api api = { .api = UFFD_API };
 	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
 	int uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+	int device = uffd < 0 ? open("/dev/userfaultfd", O_RDWR | O_CLOEXEC) : -1;
 
+	if (device >= 0) {
+		uffd = ioctl(device, USERFAULTFD_IOC_NEW, O_CLOEXEC);
+		close(device);
+	}
 	holder.source = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	reg.range.start = (uintptr_t)holder.source;
 	reg.range.len = PAGE;

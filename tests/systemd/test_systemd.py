@@ -6,32 +6,10 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from lib.check import check, check_eq, main, skip  # noqa: E402
+from lib.check import check, check_eq, main  # noqa: E402
 from lib.daemon import wait_until  # noqa: E402
 from system.puppet import Puppet  # noqa: E402
-from systemd.machine import SYSTEMD, Machine, cgroup2_mount  # noqa: E402
-
-
-def machine(*args, **kwargs):
-    if os.geteuid() != 0:
-        skip("only root can make namespaces")
-    if not os.path.exists(SYSTEMD):
-        skip("systemd is not installed")
-    if not cgroup2_mount():
-        skip("there is no cgroup2")
-    return Machine(*args, **kwargs)
-
-
-def comes_back(m, act, seconds=30):
-    """Seconds from `act` until the next memctld serves."""
-    before, lives = m.pid(), m.lives()
-    check(before > 0, "memctld does not run")
-    begin = time.monotonic()
-    act()
-    wait_until(lambda: m.lives() > lives, seconds, "the next life")
-    pause = time.monotonic() - begin
-    wait_until(lambda: m.pid() not in (0, before) and m.show("ActiveState") == "active", seconds, "the next main process")
-    return pause
+from systemd.scenario import comes_back, kept, kill_9, machine, setting, settings_file, write_settings  # noqa: E402
 
 
 def test_it_is_ready_when_it_serves():
@@ -57,7 +35,7 @@ def test_guests_have_memory_in_its_sandbox():
 def test_death_without_guests_restarts_it_at_once():
     with machine() as m:
         for restarts in range(1, 8):
-            pause = comes_back(m, lambda: m.systemctl("kill", "-s", "KILL", "memctld"))
+            pause = comes_back(m, lambda: kill_9(m))
             check(pause < 3, "it took %.1f s" % pause)
             check_eq(m.show("NRestarts"), str(restarts), "restarts")
 
@@ -89,26 +67,18 @@ def test_a_healthy_one_is_left_alone():
 
 
 def test_reload_reads_the_settings_again():
-    def value(name):
-        return next(s["value"] for s in m.memctl("config", "show")["settings"] if s["name"] == name)
-
     with machine(settings=["zstd_level = 1"]) as m:
-        check_eq(value("zstd_level"), "1", "at first")
-        path = os.path.join(m.root, "etc/memctl/memctld.conf")
-        with open(path) as f:
-            text = f.read()
-        with open(path, "w") as f:
-            f.write(text.replace("zstd_level = 1", "zstd_level = 3"))
+        check_eq(setting(m, "zstd_level"), "1", "at first")
+        write_settings(m, settings_file(m).replace("zstd_level = 1", "zstd_level = 3"))
         m.systemctl("reload", "memctld")
-        wait_until(lambda: value("zstd_level") == "3", what="the new value")
+        wait_until(lambda: setting(m, "zstd_level") == "3", what="the new value")
         check_eq([m.lives(), m.show("ActiveState")], [1, "active"], "lives and state")
 
 
 def test_wrong_settings_end_it_for_good():
     with machine() as m:
         m.systemctl("stop", "memctld")
-        with open(os.path.join(m.root, "etc/memctl/memctld.conf"), "a") as f:
-            f.write("nonsense = 1\n")
+        write_settings(m, settings_file(m) + "nonsense = 1\n")
         check(m.run("systemctl", "start", "memctld", check=False).returncode != 0, "it started")
         time.sleep(2.5)
         check_eq([m.show("ActiveState"), m.show("NRestarts"), m.show("ExecMainStatus")], ["failed", "0", "3"], "state")
@@ -118,17 +88,13 @@ def test_a_start_that_fails_takes_its_time():
     """What may be right later is tried for ever, about once a second."""
     with machine() as m:
         m.systemctl("stop", "memctld")
-        path = os.path.join(m.root, "etc/memctl/memctld.conf")
-        with open(path) as f:
-            text = f.read()
-        with open(path, "w") as f:
-            f.write(text.replace("64M", "60T"))
+        text = settings_file(m)
+        write_settings(m, text.replace("64M", "60T"))
         m.systemctl("start", "--no-block", "memctld")
         time.sleep(5.5)
         restarts = int(m.show("NRestarts"))
         check(2 <= restarts <= 6, "%d restarts in 5.5 s" % restarts)
-        with open(path, "w") as f:
-            f.write(text)
+        write_settings(m, text)
         wait_until(lambda: m.show("ActiveState") == "active", 10, "a start that succeeds")
 
 
@@ -151,10 +117,6 @@ def guest(m):
     return p
 
 
-def kept(m):
-    return int(m.show("NFileDescriptorStore"))
-
-
 def test_guests_go_on_after_kill_9():
     with machine() as m:
         with guest(m) as p:
@@ -162,7 +124,7 @@ def test_guests_go_on_after_kill_9():
             check(stored > 4, "%d descriptors are kept" % stored)
             for turn in range(10):
                 before, begin = m.pid(), time.monotonic()
-                m.systemctl("kill", "-s", "KILL", "memctld")
+                kill_9(m)
                 p.do("touch", 0, turn * 800, 1, 1, "mix", "r")
                 pauses.append(time.monotonic() - begin)
                 p.check(0, 8192, 1, "mix")
@@ -198,18 +160,14 @@ def test_guests_go_on_after_an_upgrade():
 
 def test_guests_go_on_while_wrong_settings_are_repaired():
     with machine() as m, guest(m) as p:
-        path = os.path.join(m.root, "etc/memctl/memctld.conf")
-        with open(path) as f:
-            text = f.read()
-        with open(path, "a") as f:
-            f.write("nonsense = 1\n")
+        text = settings_file(m)
+        write_settings(m, text + "nonsense = 1\n")
         lives, stored = m.lives(), kept(m)
-        m.systemctl("kill", "-s", "KILL", "memctld")
+        kill_9(m)
         time.sleep(3.5)
         check(2 <= int(m.show("NRestarts")) <= 5, "%s restarts" % m.show("NRestarts"))
         check_eq([m.lives(), kept(m)], [lives, stored], "lives, descriptors that are kept")
-        with open(path, "w") as f:
-            f.write(text)
+        write_settings(m, text)
         wait_until(lambda: m.lives() > lives, 10, "the next life")
         p.check(0, 8192, 1, "mix")
         m.audit()

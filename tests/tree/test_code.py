@@ -16,16 +16,17 @@ MAY = {
     "libclient": {"libclient", "proto"},
     "libclient/examples": {"libclient"},
     "libclient/preload": {"libclient/preload", "libclient/memctl.h"},
-    "cli": {"cli", "libclient/memctl.h"},
+    "cli": {"cli", "libclient/memctl.h", "proto/doctor.def"},
 }
 
 # one file of each program may include an outside library: header -> program folder -> the file (None: any one file)
 DOORS = {
     r"jansson\.h": {"proto": "proto/body.c", "cli": "cli/json.c"},
     r"event2/.*|event\.h": {"daemon": "daemon/serve/loop.c"},
-    r"sqlite3\.h": {"daemon": "daemon/record/record.c"},
+    r"sqlite3\.h": {"daemon": "daemon/record/database.c"},
     r"ini\.h": {"daemon": "daemon/config.c"},
-    r"linux/userfaultfd\.h": {"daemon": "daemon/mem/uffd.c", "libclient": "libclient/uffd.c"},
+    r"linux/userfaultfd\.h": {"daemon": "daemon/mem/uffd.c", "libclient": "libclient/uffd.c",
+                              "cli": "cli/doctor_uffd.c"},
     r"zstd.*\.h": {"daemon": None},
     r"xxhash\.h": {"daemon": None},
     r"libsmartcols.*\.h": {"cli": "cli/table.c"},

@@ -1,5 +1,8 @@
 """What must be written down is: settings, dependencies with their reasons, assumptions about the world."""
+import os
 import re
+import subprocess
+import sys
 
 import tree
 
@@ -13,19 +16,30 @@ def section(content, title):
 
 
 def check_settings(root):
-    """Each row of settings.def is a commented line of the sample configuration, which is what admins read."""
-    table, sample = tree.text(root, "daemon/settings.def"), tree.text(root, "packaging/memctld.conf")
-    if table is None:
-        return ["daemon/settings.def is not there"]
-    table = re.sub(r"/\*.*?\*/", "", table, flags=re.S)
-    names = [quoted or bare for quoted, bare in re.findall(r"^SETTING\w*\(\s*(?:\"(\w+)\"|(\w+))", table, re.M)]
+    """Each row of settings.def is a commented line of the sample configuration, once, in its order, at its default, with its help."""
+    table = os.path.join(root, "daemon/settings.def")
+    text = re.sub(r"/\*.*?\*/", "", tree.text(root, "daemon/settings.def") or "", flags=re.S)
+    names = re.findall(r"^SETTING\((\w+),", text, re.M)
     if not names:
         return ["no settings found"]
-    wrong = ["setting %s is not in packaging/memctld.conf" % n for n in names
-             if not re.search(r"^#?\s*%s\s*=" % re.escape(n), sample or "", re.M)]
-    for name in re.findall(r"^#?(\w+) *=", sample or "", re.M):
-        if name not in names:
-            wrong.append("packaging/memctld.conf explains %s, which is no setting" % name)
+    made = subprocess.run([sys.executable, os.path.join(tree.TREE, "packaging/sample.py"), table,
+                           os.path.join(tree.TREE, "daemon/vm_file.def")], capture_output=True, text=True, check=False)
+    if made.returncode:
+        return ["packaging/sample.py: %s" % made.stderr.strip().splitlines()[-1]]
+    blocks = made.stdout.split("[memctld]", 1)[1].strip().split("\n\n")
+    given = [b.splitlines()[-1] for b in blocks]
+    wrong = ["the settings of the sample are %s" % given] if [g[1:].split(" =")[0] for g in given] != names else []
+    for name, block in zip(names, blocks):
+        row = re.search(r"^SETTING\(%s,(.*?)\)$" % name, text, re.M | re.S)[1]
+        # the strings of a row: unit, default, help
+        _, default, words = re.findall(r'"((?:[^"\\]|\\.)*)"', re.sub(r'"\s*\n\s*"', "", row))
+        said = " ".join(line[2:] for line in block.splitlines()[:-1])
+        if not words.endswith(".") or words.replace('\\"', '"').split() != said.removesuffix("  (live)").split():
+            wrong.append("setting %s is explained by: %s" % (name, said))
+        if block.splitlines()[-1] != ("#%s = %s" % (name, default)).rstrip():
+            wrong.append("setting %s is not at its default: %s" % (name, block.splitlines()[-1]))
+        if said.endswith("(live)") != bool(re.search(r", true,", row)):
+            wrong.append("setting %s: live or not" % name)
     return wrong
 
 
@@ -71,8 +85,9 @@ def check_suites(root):
 if __name__ == "__main__":
     tree.run([
         ("settings_are_documented", check_settings, [
-            {"daemon/settings.def": 'SETTING(arena, x)\n', "packaging/memctld.conf": "# nothing\n"},
-            {"daemon/settings.def": 'SETTING(arena, x)\n', "packaging/memctld.conf": "#arena = 1G\n#other = 1\n"},
+            {"daemon/settings.def": 'SETTING(arena, x)\n'},
+            {"daemon/settings.def": 'SETTING(a, SIZE, "bytes", a, "1G", 0, 1, false,\n\t"Memory")\n'},
+            {"daemon/settings.def": "/* SETTING(a) */\n"},
         ]),
         ("dependencies_have_reasons", check_dependencies, [
             {"meson.build": "dependency('jansson')\n", "daemon/README.md": "## Dependencies\n"},

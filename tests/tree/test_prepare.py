@@ -10,7 +10,7 @@ from lib.check import check, check_eq, main  # noqa: E402
 from lib.daemon import TREE  # noqa: E402
 
 TOOLS = ["bash", "sort", "tr", "cat"]
-BUILD = ["gcc", "g++", "meson", "ninja", "pkg-config", "python3"]
+BUILD = ["gcc", "g++", "meson", "ninja", "pkg-config", "python3", "scdoc"]
 APT = "#!/bin/bash\necho \"apt-get $*\" >>\"$LOG\"\nexit ${APT_EXIT-0}\n"
 
 

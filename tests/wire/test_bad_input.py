@@ -7,6 +7,9 @@ import json
 import os
 import random
 import resource
+import select
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -384,7 +387,8 @@ def test_sessions_of_a_user():
                 c.call("Status")
                 fine += 1
             except Refused as e:
-                check_eq(e.name, "LimitReached")
+                check_eq((e.name, e.parameters["need"], e.parameters["have"]), ("LimitReached", 11, 10), "why not")
+                check("may have 10 connections" in e.parameters["message"], e.parameters["message"])
                 limit += 1
             except (Closed, OSError):
                 closed += 1
@@ -400,17 +404,98 @@ def test_sessions_of_a_user():
         wait_until(served, what="room for a session")
 
 
-def test_a_slow_reader_is_disconnected():
+def memory(d, what):
+    """VmRSS, or VmHWM (the most it has been), in bytes."""
+    with open("/proc/%d/status" % d.pid) as f:
+        return next(int(line.split()[1]) << 10 for line in f if line.startswith(what + ":"))
+
+
+def test_a_slow_reader_waits_for_itself():
+    """More replies than may wait for it: they come when it reads, all of them and in order, and nobody else waits."""
+    two = b"".join(json.dumps({"method": "org.memctl.ShowVm", "parameters": {"vm": "x%d" % i}}).encode() + b"\0" +
+                   json.dumps({"method": "org.memctl.ShowConfig"}).encode() + b"\0" for i in range(1000))
     with daemon(args=["--set", "max_queued_replies=1M"]) as d, Client(d.socket) as slow, Client(d.socket) as c:
-        one = json.dumps({"method": "org.memctl.ShowConfig"}).encode() + b"\0"
-        slow.socket.settimeout(5)
-        try:
-            for _ in range(2000):
-                slow.send_bytes(one)
-            check(False, "memctld goes on answering")
-        except (BrokenPipeError, ConnectionResetError):
-            pass
-        check("status" in c.call("Status"), "others are served")
+        slow.send_bytes(two)
+        for _ in range(100):
+            check("status" in c.call("Status"), "others are served")
+        total = 0
+        for i in range(1000):
+            check_eq(refused("NoSuchVm", slow.receive)["vm"], "x%d" % i, "whose answer it is")
+            reply = slow.receive_bytes()
+            check(reply.startswith(b'{"parameters":{"settings"'), "what comes after it: %s" % reply[:60])
+            total += len(reply)
+        check(total > 4 * MIB, "%d bytes are no flood" % total)
+        check("session-dropped" not in d.log(), "somebody was disconnected")
+
+
+def test_what_was_sent_before_hanging_up_counts():
+    """Calls that are not answered anyway, more of them than are taken at once; and answers for who only reads."""
+    with daemon() as d, Client(d.socket) as c:
+        for n in (1, 63, 64, 65, 500, 3000):
+            with Client(d.socket) as gone:
+                for _ in range(n - 1):
+                    gone.send("ShowVm", {"vm": "nobody"}, oneway=True)
+                gone.send("Tune", {"setting": "zstd_level", "value": str(1 + n % 7)}, oneway=True)
+            wait_until(lambda n=n: next(s["value"] for s in c.call("ShowConfig")["settings"] if s["name"] == "zstd_level") ==
+                       str(1 + n % 7), what="the last of %d calls" % n)
+        with Client(d.socket) as half:
+            for i in range(500):
+                half.send("ShowVm", {"vm": "x%d" % i})
+            half.socket.shutdown(socket.SHUT_WR)
+            for i in range(500):
+                check_eq(refused("NoSuchVm", half.receive)["vm"], "x%d" % i, "whose answer it is")
+            try:
+                half.receive()
+                check(False, "the connection goes on")
+            except Closed:
+                pass
+
+
+def test_a_flood_of_calls():
+    """Somebody else's calls are answered while it goes on, not after it."""
+    flooders, each, calls = 60, 500, 20
+    one = json.dumps({"method": "org.memctl.Status"}).encode() + b"\0"
+    with daemon() as d, contextlib.ExitStack() as all_of_them, Client(d.socket) as c:
+        flood = [all_of_them.enter_context(Client(d.socket)) for _ in range(flooders)]
+        for f in flood:
+            f.call("Status")
+        c.call("Status")
+        os.kill(d.pid, signal.SIGSTOP)
+        for f in flood:
+            f.send_bytes(one * each)
+        pid = os.fork()
+        if pid == 0:
+            left = {f.socket: each for f in flood}
+            while left:
+                for s in select.select(list(left), [], [])[0]:
+                    left[s] -= s.recv(1 << 20).count(b"\0")
+                    if not left[s]:
+                        del left[s]
+            os._exit(0)
+        os.kill(d.pid, signal.SIGCONT)
+        for i in range(calls):
+            c.call("Status")
+            check_eq(os.waitpid(pid, os.WNOHANG)[0], 0,
+                     "a flood of %d calls, over after %d of somebody else" % (flooders * each, i + 1))
+        check_eq(os.waitpid(pid, 0)[1], 0, "who reads the answers to the flood")
+
+
+def test_a_flood_that_reads_nothing():
+    one = json.dumps({"method": "org.memctl.ShowConfig"}).encode() + b"\0"
+    with daemon() as d, contextlib.ExitStack() as all_of_them, Client(d.socket) as c:
+        flood = [all_of_them.enter_context(Client(d.socket)) for _ in range(100)]
+        for f in flood:
+            f.call("Status")
+        before = memory(d, "VmRSS")
+        os.kill(d.pid, signal.SIGSTOP)
+        for f in flood:
+            f.send_bytes(one * 1000)
+        os.kill(d.pid, signal.SIGCONT)
+        for _ in range(200):
+            check("status" in c.call("Status"), "others are served")
+        if "asan" not in d.build and "tsan" not in d.build:
+            more = memory(d, "VmHWM") - before
+            check(more < 100 * 512 << 10, "100 connections that read nothing cost %d bytes" % more)
 
 
 # -- clients that disappear
