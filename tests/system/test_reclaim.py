@@ -38,7 +38,7 @@ def test_stopped_amid_writes():
     with daemon(32) as d, Puppet(d, "stopped", 28) as a, Puppet(d, "working", 28) as b:
         a.do("fill", 0, 2048, 4096, 1, "mix")
         hammers = [a.do("hammer", 0, 0, 1500)[0] for _ in range(2)]
-        for turn in range(6):
+        for turn in range(4):
             a.stop()
             b.do("fill", 0, 0, 6 * 1024, turn, "mix", seconds=90)
             a.go_on()

@@ -128,7 +128,8 @@ def after_an_order_that_was(crash_point, twin=None):
 
 
 def test_what_a_client_was_asked_is_settled_when_it_is_back():
-    for point in ("share.recorded:200", "order.sent:1", "order.answered:1", "share.punched:2", "share.settled:100"):
+    """At two of the points that tests/crash/run --points goes through one by one."""
+    for point in ("share.recorded:200", "order.answered:1"):
         check(after_an_order_that_was(point), "%s: the audit" % point)
     check(not after_an_order_that_was("share.recorded:200", "restart_unasked"), "the twin is not caught")
 

@@ -6,22 +6,12 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from lib.check import check, check_eq, main, skip  # noqa: E402
+from lib.check import check, check_eq, main  # noqa: E402
 from lib.daemon import wait_until  # noqa: E402
-from systemd.machine import SYSTEMD, Machine, cgroup2_mount  # noqa: E402
+from systemd.scenario import machine  # noqa: E402
 
 # of the host that the machine is on, which it cannot change
 OF_THE_HOST = {"max_map_count", "shmem_thp", "memory", "swap_fs", "swap_space", "host_swap", "oom"}
-
-
-def machine(*args, **kwargs):
-    if os.geteuid() != 0:
-        skip("only root can make namespaces")
-    if not os.path.exists(SYSTEMD):
-        skip("systemd is not installed")
-    if not cgroup2_mount():
-        skip("there is no cgroup2")
-    return Machine(*args, **kwargs)
 
 
 def doctor(m, *ids, who=()):
