@@ -165,22 +165,26 @@ int cli_do(struct cli *c, const char *method, const char *const pairs[][2])
 	return r;
 }
 
-void cli_print_wrapped(const char *text)
+void cli_print_wrapped(const char *begin, const char *text)
 {
-	size_t column = 0;
+	size_t column = strlen(begin);
+	bool first = true;
+
+	fputs(begin, stdout);
 
 	while (*text) {
 		size_t n = 0;
 
 		while (text[n] && text[n] != ' ')
 			n++;
-		if (column && column + 1 + n > WIDTH) {
+		if (!first && column + 1 + n > WIDTH) {
 			fputs("\n  ", stdout);
 			column = 2;
-		} else if (column) {
+		} else if (!first) {
 			putchar(' ');
 			column++;
 		}
+		first = false;
 		printf("%.*s", (int)n, text);
 		column += n;
 		text += n;

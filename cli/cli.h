@@ -128,8 +128,8 @@ void cli_json_lines(void);
 int cli_print_table(struct cli *c, const struct column *columns, const struct value *rows);
 /* A member as text for a cell or a line, as its kind and --bytes want it; freed by the caller. */
 char *cli_cell(const struct cli *c, const struct value *row, const char *field, enum column_kind kind);
-/* Sentences, broken between words. */
-void cli_print_wrapped(const char *text);
+/* Sentences, broken between words; `begin` stands before the first, two spaces before each other line. */
+void cli_print_wrapped(const char *begin, const char *text);
 /* "name   text   (remark)" of the human pages; remark may be NULL. */
 void cli_line(const struct cli *c, const char *name, const struct value *row, const char *field,
 	enum column_kind kind, const char *remark);

@@ -13,7 +13,6 @@
 #include <unistd.h>
 
 #define SOCKET_DEFAULT "/run/memctl/memctld.sock"
-#define WRAP	       100
 
 static const struct {
 	const char *id, *title, *meaning, *fix;
@@ -209,34 +208,15 @@ static struct value *as_value(const struct doctor *d, const bool *wanted, bool w
 	return v;
 }
 
-/* Broken at spaces. */
-static void print_wrapped(const char *text)
-{
-	size_t at = 0;
-
-	while (*text) {
-		size_t n = strcspn(text, " ");
-
-		if (at && at + 1 + n > WRAP) {
-			putchar('\n');
-			at = 0;
-		}
-		at += (size_t)printf("%s%.*s", at ? " " : "  ", (int)n, text);
-		text += n;
-		text += strspn(text, " ");
-	}
-	putchar('\n');
-}
-
 static void print_at_length(const struct doctor *d, enum check k)
 {
 	const struct finding *at = &d->findings[k];
 
 	printf("%s: %s\n\n", rows[k].id, rows[k].title);
-	print_wrapped(rows[k].meaning);
+	cli_print_wrapped("  ", rows[k].meaning);
 	if (rows[k].fix[0]) {
 		putchar('\n');
-		print_wrapped(rows[k].fix);
+		cli_print_wrapped("  ", rows[k].fix);
 	}
 	printf("\n%s: %s\n", state_names[at->state], at->text);
 	if (at->fix[0])

@@ -88,9 +88,9 @@ static struct value *kinds_as_reply(const char *only)
 static int explain_one(const struct value *e)
 {
 	printf("%s (%s)\n\n", value_str(e, "event"), value_str(e, "level"));
-	cli_print_wrapped(value_str(e, "meaning"));
+	cli_print_wrapped("", value_str(e, "meaning"));
 	printf("\nWhat to do: ");
-	cli_print_wrapped(value_str(e, "advice"));
+	cli_print_wrapped("", value_str(e, "advice"));
 	return EXIT_OK;
 }
 

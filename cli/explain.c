@@ -27,7 +27,7 @@ static int explain(struct cli *c, const struct value *e)
 	for (size_t i = 0; i < value_items(words); i++) {
 		char *text = value_words(value_item(words, i));
 
-		cli_print_wrapped(text ? text : "");
+		cli_print_wrapped("", text ? text : "");
 		free(text);
 	}
 	if (!value_items(actions)) {

@@ -3,17 +3,16 @@
 import array
 import contextlib
 import fcntl
-import json
 import os
 import re
 import signal
 import stat
 import sys
-import traceback
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from lib.check import check, check_eq, main  # noqa: E402
 from lib.daemon import TREE, wait_until  # noqa: E402
+from lib.users import as_user  # noqa: E402
 from service.configured import MIB, Files, daemon, memctl_as, needs_users  # noqa: E402
 from system.puppet import Puppet  # noqa: E402
 from system.supervised import SupervisedDaemon  # noqa: E402
@@ -35,28 +34,6 @@ FIELDS = {"Register": {"name": "new", "size": MIB}, "Resume": {"token": "0" * 16
           "ShowVm": {"vm": "roots"}, "SetVm": {"vm": "roots", "shares": "7"}, "PageIn": {"vm": "roots"}, "Explain": {"vm": "roots"},
           "ReleaseVm": {"vm": "roots"}, "RemoveVm": {"vm": "roots"}, "BalloonAgent": {"vm": "roots", "reachable": False, "size": 0},
           "PageMap": {"vm": "roots"}, "Tune": {"setting": "zstd_level", "value": "1"}}
-
-
-def in_child(uid, groups, function):
-    """What `function` returns as this user, which it really is."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.setgroups(list(groups))
-            os.setgid(uid)
-            os.setuid(uid)
-            os.write(writer, json.dumps(function()).encode())
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as f:
-        text = f.read()
-    os.waitpid(pid, 0)
-    check(text, "user %d said nothing" % uid)
-    return json.loads(text)
 
 
 def answers(path, harmless=False):
@@ -105,7 +82,7 @@ def wrong_answers(d, harmless=False):
     wrong = []
     with Vm(d.socket, "roots", MIB):
         for (uid, groups), what in classes().items():
-            found = in_child(uid, groups, lambda: answers(d.socket, harmless or what == "operate"))
+            found = as_user(uid, lambda: answers(d.socket, harmless or what == "operate"), groups=groups)
             if differs(what, found):
                 wrong.append("user %d in %s: %s" % (uid, groups, ", ".join(sorted(differs(what, found)))))
     return wrong
@@ -173,7 +150,7 @@ def test_what_is_ones_own():
     with Files() as f:
         named(f)
         with daemon(f) as d, Vm(d.socket, "roots", MIB):
-            check_eq(in_child(LESSEE, (), lambda: own(d.socket)), [True, 0, []] + ["PermissionDenied"] * 5, "a VM of one's own, and others")
+            check_eq(as_user(LESSEE, lambda: own(d.socket)), [True, 0, []] + ["PermissionDenied"] * 5, "a VM of one's own, and others")
             wait_until(lambda: len(d.memctl("vm", "list")["vms"]) == 1, what="the end of its own")
 
 
@@ -182,7 +159,7 @@ def test_nobody_named_is_everybody():
     needs_users()
     with Files() as f, daemon(f) as d:
         def may(uid):
-            found = in_child(uid, (), lambda: answers(d.socket, harmless=True))
+            found = as_user(uid, lambda: answers(d.socket, harmless=True))
             return next((w for w in MAY if not differs(w, found)), denied(found))
 
         with Vm(d.socket, "roots", MIB):
@@ -238,7 +215,7 @@ def test_what_is_taken_away_is_gone_at_once():
                     f.settings("read_users = %d" % OPERATOR)
                     d.memctl("daemon", "reload")
                 os._exit(0)
-            done = in_child(OPERATOR, (), lambda: first(d.socket, go))
+            done = as_user(OPERATOR, lambda: first(d.socket, go))
             check_eq(os.waitpid(writer, 0)[1], 0, "who takes it away")
             check_eq(done, [True, "PermissionDenied", "ok", "PermissionDenied", True], "before, and after")
 
@@ -255,7 +232,7 @@ def test_the_read_only_socket():
             check_eq(stat.S_IMODE(os.stat(ro).st_mode), 0o666, "its mode")
             with Vm(d.socket, "roots", MIB):
                 for uid in (0, OPERATOR, LESSEE, READER, STRANGER):
-                    found = in_child(uid, (), lambda: answers(ro))
+                    found = as_user(uid, lambda: answers(ro))
                     check_eq(denied(found), expected("read-only", found), "what user %d is denied there" % uid)
             for words, code in ((["status"], 0), (["vm", "list"], 0), (["config", "show"], 0), (["tune", "zstd_level", "2"], PERMISSION),
                                 (["daemon", "stop"], PERMISSION), (["daemon", "reload"], PERMISSION), (["audit"], PERMISSION)):

@@ -3,15 +3,14 @@
 import contextlib
 import ctypes
 import errno
-import json
 import mmap
 import os
-import signal
 import sys
 import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from lib.check import check, check_eq, main, skip  # noqa: E402
+from lib.users import as_user  # noqa: E402
 from system.puppet import PAGE, program  # noqa: E402
 from system.puppet import Refused as PuppetRefused  # noqa: E402
 from system.sharing import audit, gone, member, pages, shared, sharing_daemon  # noqa: E402
@@ -22,33 +21,6 @@ MIB = 1 << 20
 NOBODY = 65534		# puppets that are nobody
 OUTSIDER = 65533
 N = 800
-
-
-def as_user(uid, act, *arguments):
-    """What act(...) returns (JSON) in a process of this user, which has no capability and no group but its own."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        signal.alarm(60)
-        os.close(reader)
-        try:
-            os.setgroups([])
-            os.setresgid(uid, uid, uid)
-            os.setresuid(uid, uid, uid)
-            answer = json.dumps(act(*arguments))
-        except BaseException as e:  # the parent tells of it
-            answer = json.dumps({"failed": "%s: %s" % (type(e).__name__, e)})
-        os.write(writer, answer.encode())
-        os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as f:
-        answer = f.read()
-    os.waitpid(child, 0)
-    check(answer, "the process of user %d has died" % uid)
-    answer = json.loads(answer)
-    if isinstance(answer, dict) and "failed" in answer:
-        raise AssertionError("as user %d: %s" % (uid, answer["failed"]))
-    return answer
 
 
 def attempt(act):
