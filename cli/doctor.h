@@ -19,7 +19,7 @@ enum check_state { STATE_NONE, STATE_OK, STATE_INFORMATION, STATE_WARNING, STATE
 
 struct finding {
 	enum check_state state;		/* NONE: not looked at */
-	char text[600], fix[500];
+	char text[600], fix[1400];
 };
 
 /* A VM as memctld lists it. */

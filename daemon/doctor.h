@@ -37,7 +37,7 @@ const char *doctor_state_name(enum doctor_state s);
 struct doctor_finding {
 	enum doctor_state state;
 	char text[600];
-	char fix[500];
+	char fix[1400];
 };
 
 /* A VM as the control thread knows it. */
@@ -57,6 +57,7 @@ struct doctor_view {
 	uint64_t swap_errors;			/* writes and reads that failed, and pages that came back otherwise */
 	char swap_dir[256], allowed_swap_dirs[256];
 	char metrics[256];			/* "none": no history */
+	char socket[256];
 	uint64_t rows_written, rows_dropped, rows_failed;
 	int64_t client_hold_limit_s, reconnect_grace_s;
 	bool managed, supervised;		/* by whom we were started: a service manager, and if so, by --supervise */

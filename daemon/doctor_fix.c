@@ -58,18 +58,46 @@ static bool has_systemd(const struct doctor *d)
 	return access(path, F_OK) == 0;
 }
 
+/* Whom to make first, and that he may write where memctld does: memctld is not stopped before that is so.  In *ret, as the beginning of
+ * a line. */
+static void put_user(const struct doctor *d, const char *user, char *ret, size_t bytes)
+{
+	const char *files[] = { d->view.socket, d->view.metrics };
+	char swap[300], history[300] = "", dir[300], word[300];
+	size_t at;
+
+	doctor_quote(d->view.swap_dir, swap, sizeof swap);
+	if (strchr(d->view.metrics, '/'))
+		doctor_quote(d->view.metrics, history, sizeof history);
+	at = (size_t)snprintf(ret, bytes, "{ id -u %s || useradd --system %s; } >/dev/null && chown -R %s %s%s%s%s && runuser -u %s -- test -w %s",
+		user, user, user, swap, *history ? " " : "", history, *history ? "*" : "", user, swap);
+	for (unsigned i = 0; i < sizeof files / sizeof *files && at < bytes; i++) {
+		const char *slash = strrchr(files[i], '/');
+
+		if (!slash)
+			continue;
+		snprintf(dir, sizeof dir, "%.*s", slash == files[i] ? 1 : (int)(slash - files[i]), files[i]);
+		doctor_quote(dir, word, sizeof word);
+		at += (size_t)snprintf(ret + at, bytes - at, " -a -w %s", word);
+	}
+	if (at < bytes)
+		snprintf(ret + at, bytes - at, " && ");
+}
+
 void doctor_fix_start(struct doctor *d, enum doctor_id id, const char *user)
 {
-	char line[400];
+	char line[400], first[900] = "";
 
-	if (has_systemd(d))
+	if (has_systemd(d)) {
 		doctor_fix(d, id, "memctl daemon stop --wait && systemctl enable --now memctld");
-	else if (command_line(d, "--supervise", line, sizeof line))
-		doctor_fix(d, id, "memctl daemon stop --wait && %s%s%s%s &", user ? "runuser -u " : "", user ? user : "", user ? " -- " : "",
-			line);
-	else
-		doctor_fix(d, id, "memctl daemon stop --wait && %s%s%smemctld --supervise &", user ? "runuser -u " : "", user ? user : "",
-			user ? " -- " : "");
+		return;
+	}
+	if (user)
+		put_user(d, user, first, sizeof first);
+	if (!command_line(d, "--supervise", line, sizeof line))
+		snprintf(line, sizeof line, "memctld --supervise");
+	doctor_fix(d, id, "%smemctl daemon stop --wait && %s%s%s%s &", first, user ? "runuser -u " : "", user ? user : "", user ? " -- " : "",
+		line);
 }
 
 void doctor_fix_setting(struct doctor *d, enum doctor_id id, const char *setting, const char *value)

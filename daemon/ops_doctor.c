@@ -82,6 +82,7 @@ static int view(struct daemon *d, struct doctor_view *v)
 	snprintf(v->swap_dir, sizeof v->swap_dir, "%s", d->config.swap_dir);
 	snprintf(v->allowed_swap_dirs, sizeof v->allowed_swap_dirs, "%s", d->config.allowed_swap_dirs);
 	snprintf(v->metrics, sizeof v->metrics, "%s", d->config.metrics);
+	snprintf(v->socket, sizeof v->socket, "%s", d->config.socket);
 	v->vms = calloc(d->n_clients + 1, sizeof *v->vms);
 	if (!v->vms)
 		return -ENOMEM;

@@ -196,6 +196,32 @@ static void clients(void)
 	remove_root();
 }
 
+/* Whoever is to run it next is there, and may write what it writes, before memctld is stopped. */
+static void another_user_comes_first(void)
+{
+	const char *fix;
+
+	begin();
+	put("/proc/self/cmdline", "memctld");
+	doctor.view.uid = 0;
+	strcpy(doctor.view.swap_dir, "/a b/swap");
+	strcpy(doctor.view.socket, "/run/x/memctld.sock");
+	strcpy(doctor.view.metrics, "/var/h/metrics.db");
+	doctor_look_at_self(&doctor);
+	FIX(user, "useradd --system memctl");
+	FIX(user, "chown -R memctl '/a b/swap' /var/h/metrics.db* && ");
+	FIX(user, "test -w '/a b/swap' -a -w /run/x -a -w /var/h && memctl daemon stop --wait && runuser -u memctl -- ");
+	fix = doctor.findings[DOCTOR_user].fix;
+	CHECK_MSG(strstr(fix, "useradd") < strstr(fix, "chown") && strstr(fix, "test -w") < strstr(fix, "daemon stop"), "%s", fix);
+	/* with systemd the unit has all that */
+	begin();
+	put("/run/systemd/system/x", "");
+	doctor.view.uid = 0;
+	doctor_look_at_self(&doctor);
+	CHECK(!strcmp(doctor.findings[DOCTOR_user].fix, "memctl daemon stop --wait && systemctl enable --now memctld"));
+	remove_root();
+}
+
 static void stores(void)
 {
 	begin();
@@ -571,7 +597,7 @@ int main(int argc, char **argv)
 {
 	return check_main(argc, argv, (const struct scenario[]){
 		SCENARIO(who_starts_it_again), SCENARIO(command_lines_are_quoted), SCENARIO(time_outs_that_never_end), SCENARIO(clients),
-		SCENARIO(stores), SCENARIO(limits), SCENARIO(the_program_was_replaced), SCENARIO(without_userfaultfd), SCENARIO(memory),
+		SCENARIO(another_user_comes_first), SCENARIO(stores), SCENARIO(limits), SCENARIO(the_program_was_replaced), SCENARIO(without_userfaultfd), SCENARIO(memory),
 		SCENARIO(groups_of_version_2), SCENARIO(groups_of_version_1), SCENARIO(swapped), SCENARIO(disks), SCENARIO(room_for_vms),
 		SCENARIO(file_systems_that_are_not_fit), SCENARIO(history), SCENARIO(every_row_is_looked_at), { 0 },
 	});
