@@ -120,6 +120,13 @@ static void flush(struct session *s)
 		session_close(s);
 }
 
+/* The end, when the replies are out.  A peer that has closed its other direction too is told by the next flush. */
+static void drain(struct session *s)
+{
+	s->draining = true;
+	flush(s);
+}
+
 /* Takes text and descriptors. */
 static void send_text(struct session *s, char *text, size_t length, const int *fds, unsigned n_fds)
 {
@@ -172,10 +179,8 @@ static void answer(struct call *c, char *text, size_t length, const int *fds, un
 		if (s && !c->body.oneway)
 			session_close(s);
 	}
-	if (s && c->bad.id != WIRE_ERROR_NONE) {
-		s->draining = true;
-		flush(s);
-	}
+	if (s && c->bad.id != WIRE_ERROR_NONE)
+		drain(s);
 	if (s && s->current == c)
 		s->current = NULL;
 	call_free(c);
@@ -333,13 +338,14 @@ static void refuse_session(struct call *c)
 	call_fail(c, &e);
 }
 
-/* What was sent before the peer hung up still counts, unless it is behind a call that takes long. */
+/* What was sent before the peer hung up still counts, unless it is behind a call that takes long; and who has only ended
+ * its own direction gets its replies. */
 static void end_if_over(struct session *s)
 {
 	if ((s->over || s->hung_up) && s->current)
 		session_close(s);
 	else if (s->over && list_empty(&s->waiting))
-		session_close(s);
+		drain(s);
 }
 
 void session_hand_out(struct session *s)
@@ -394,8 +400,8 @@ static void session_ready(unsigned events, void *userdata)
 		read_some(s);
 	} else if (events & LOOP_CLOSED) {
 		s->hung_up = true;
-		if (s->draining || list_empty(&s->waiting))
-			session_close(s);
+		if (list_empty(&s->waiting) && !s->current)
+			drain(s);
 		else
 			end_if_over(s);
 	}

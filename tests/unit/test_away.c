@@ -69,7 +69,7 @@ static void without_leases_it_registers_anew(void)
 	expect_event(MEMCTL_EVENT_RECONNECTED);
 	CHECK_EQ(fake_count(fake, "Register a"), 2);
 	CHECK_EQ(fake_count(fake, "JoinPool maps"), 2);
-	CHECK_EQ(fake_count(fake, "Attend feedbeefcafef00e"), 1);
+	expect_note("Attend feedbeefcafef00e");	/* sent, and not waited for */
 	lease(MIB);
 	for (unsigned page = 0; page < 8; page++)
 		CHECK_EQ(*at(page), page + 1);
