@@ -99,8 +99,9 @@ int run_version(struct cli *c, char **arguments, unsigned n);
 int run_help(struct cli *c, char **arguments, unsigned n);
 
 extern const char run_details[], doctor_details[];
-extern const struct column vm_list_columns[], vm_pmap_columns[], stat_columns[], history_columns[], config_columns[], config_vms_columns[],
-	audit_columns[], doctor_columns[], tune_columns[], explain_columns[], events_columns[], explain_event_columns[], catalogue_columns[], share_groups_columns[], share_top_columns[];
+extern const struct column vm_list_columns[], vm_pmap_columns[], stat_columns[], history_columns[],
+	config_columns[], config_vms_columns[], audit_columns[], doctor_columns[], tune_columns[], explain_columns[], events_columns[],
+	explain_event_columns[], catalogue_columns[], share_groups_columns[], share_top_columns[];
 
 /* A question to the daemon; `pairs` as of value_parameters, NULL: none.  EXIT_OK and *ret, the caller's for
  * value_close; otherwise it has said what went wrong. */

@@ -166,29 +166,26 @@ static int set_all(const struct decision *all, size_t n, char *why, size_t why_b
 	return r;
 }
 
-static void say_changes(const struct decision *n)
+/* What of the file acts, and when. */
+static void tell(const struct vm_file *f, enum vm_key k, const char *when)
 {
-	const struct vm_file *f = n->file;
-
-	for (enum vm_key k = 0; k < VM_KEYS; k++)
-		if (is_new(f, k, n->client) && is_resource(k))
-			event_tell(EVENT_RESOURCES_CHANGED, EVENT_OF(.vm = f->name), "VM %s: %s = %s (%s:%u)", f->name, vm_key_names[k], f->value[k], f->path, f->line[k]);
+	event_tell(EVENT_RESOURCES_CHANGED, EVENT_OF(.vm = f->name), "VM %s: %s = %s%s (%s:%u)", f->name, vm_key_names[k], f->value[k], when,
+		f->path, f->line[k]);
 }
 
 /* What is not a number: sharing may become less while a VM runs; the rest acts when it registers. */
 static void set_sharing(const struct decision *n)
 {
-	const struct vm_file *f = n->file;
+	const char *value = n->file->value[VM_KEY_sharing];
 	enum sharing most;
 
-	if (!is_new(f, VM_KEY_sharing, n->client))
+	if (!is_new(n->file, VM_KEY_sharing, n->client))
 		return;
-	if (client_may_share(n->client, f->value[VM_KEY_sharing], &most)) {
+	if (client_may_share(n->client, value, &most)) {
 		vm_limit_sharing(n->client->vm, most);
-		event_tell(EVENT_RESOURCES_CHANGED, EVENT_OF(.vm = f->name), "VM %s: sharing = %s (%s:%u)", f->name, f->value[VM_KEY_sharing], f->path, f->line[VM_KEY_sharing]);
+		tell(n->file, VM_KEY_sharing, "");
 	} else {
-		event_tell(EVENT_RESOURCES_CHANGED, EVENT_OF(.vm = f->name), "VM %s: sharing = %s acts when it registers anew (%s:%u)", f->name, f->value[VM_KEY_sharing], f->path,
-			f->line[VM_KEY_sharing]);
+		tell(n->file, VM_KEY_sharing, " acts when it registers anew");
 	}
 }
 
@@ -196,11 +193,12 @@ static void commit(const struct decision *n)
 {
 	struct client *c = n->client;
 
-	say_changes(n);
+	for (enum vm_key k = 0; k < VM_KEYS; k++)
+		if (is_new(n->file, k, c) && is_resource(k))
+			tell(n->file, k, "");
 	set_sharing(n);
 	if (is_new(n->file, VM_KEY_swap_dir, c) && strcmp(n->file->value[VM_KEY_swap_dir], n->was.swap_dir))
-		event_tell(EVENT_RESOURCES_CHANGED, EVENT_OF(.vm = n->file->name), "VM %s: swap_dir = %s acts when it registers anew (%s:%u)", n->file->name, n->file->value[VM_KEY_swap_dir],
-			n->file->path, n->file->line[VM_KEY_swap_dir]);
+		tell(n->file, VM_KEY_swap_dir, " acts when it registers anew");
 	decisions_made(c, n->file);
 	client_keep(c);
 }

@@ -106,7 +106,8 @@ void doctor_fix_setting(struct doctor *d, enum doctor_id id, const char *setting
 
 	if (has_systemd(d))
 		doctor_fix(d, id, "mkdir -p /etc/memctl/memctld.conf.d && "
-			"printf '[memctld]\\n%s = %s\\n' > /etc/memctl/memctld.conf.d/%s.conf && memctl daemon stop --wait && systemctl start memctld", setting, value, setting);
+			"printf '[memctld]\\n%s = %s\\n' > /etc/memctl/memctld.conf.d/%s.conf && "
+			"memctl daemon stop --wait && systemctl start memctld", setting, value, setting);
 	else
 		/* what comes last holds */
 		doctor_fix(d, id, "memctl daemon stop --wait && %s --set %s=%s &", command_line(d, "--supervise", line, sizeof line) ? line :
