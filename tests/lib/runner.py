@@ -2,11 +2,17 @@
 
 Every program runs in a session of its own, under a time limit; whatever it leaves behind (a daemon, a stopped
 client) is found, because this process is the subreaper, ended, and counted as a failure.  Sanitizers write their
-reports into a directory of the build; a report is a failure, even if the program that made it was not looked at."""
+reports into a directory of the build; a report is a failure, even if the program that made it was not looked at.
+
+Programs of a suite that may stand beside one another (most of them wait, most of the time) are run by workers, processes that
+are each the subreaper of what they run, so that what is left behind has one owner.  What they print comes whole, and in
+the order of the programs."""
+import concurrent.futures
 import ctypes
 import fcntl
 import glob
 import json
+import multiprocessing
 import os
 import re
 import select
@@ -27,6 +33,10 @@ BUDGET = {"quick": 180, "middle": 900, "long": 4800}
 PR_SET_CHILD_SUBREAPER = 36
 LOCK = "/tmp/memctl-tests.lock"
 VERDICT = re.compile(r"^(ok|not ok|skip) ([^\s:]+)(?::\s*(.*))?$")
+
+
+def become_subreaper():
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 class Results:
@@ -55,6 +65,12 @@ class Results:
         if self._fresh(name):
             self.skipped.append((name, why))
             self.say("  skip %s: %s" % (name, why))
+
+    def add(self, other):
+        """What another has counted, and said."""
+        self.passed += [n for n in other.passed if self._fresh(n)]
+        self.failed += [(n, why) for n, why in other.failed if self._fresh(n)]
+        self.skipped += [(n, why) for n, why in other.skipped if self._fresh(n)]
 
     def counts(self):
         return len(self.passed), len(self.failed), len(self.skipped)
@@ -325,14 +341,35 @@ class Runner:
                 return
             ran = False
             for part in suite.get("again", [name]):
-                for found, command in self.programs(part, build):
-                    if program and found != program:
-                        continue
-                    ran = True
-                    label = "%s/%s/%s" % (name, part, found) if "again" in suite else "%s/%s" % (name, found)
-                    self.run_one(label, command, build, suite.get("timeout", 120))
+                label = "%s/%s/" % (name, part) if "again" in suite else name + "/"
+                jobs = [(label + found, command, build, suite.get("timeout", 120))
+                        for found, command in self.programs(part, build) if program in (None, found)]
+                ran = ran or bool(jobs)
+                self.run_all(jobs, min(self.suites[part].get("beside", 1), os.cpu_count()))
             if not ran:
                 self.results.skip(name, "no program of it is there")
+
+    def run_all(self, jobs, beside):
+        if beside < 2 or len(jobs) < 2:
+            for job in jobs:
+                self.run_one(*job)
+            return
+        with concurrent.futures.ProcessPoolExecutor(beside, multiprocessing.get_context("fork"), become_subreaper) as workers:
+            for results, said in workers.map(run_apart, jobs):
+                self.say(said.rstrip("\n"))
+                self.results.add(results)
+
+
+def run_apart(job):
+    """One program, in a worker: its results, and what it and we had to say."""
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        runner = Runner({}, lambda text: print(text, file=sys.stderr, flush=True))
+        runner.run_one(*job)
+        sys.stderr.flush()
+        said.seek(0)
+        runner.results.say = None
+        return runner.results, said.read().decode(errors="replace")
 
 
 class host_lock:
@@ -428,7 +465,7 @@ def main(arguments):
             return 16
         chosen.append((suite, program or None))
 
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    become_subreaper()
     begun = time.monotonic()
     for suite, program in chosen:
         runner.run_suite(suite, program)

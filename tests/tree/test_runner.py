@@ -10,15 +10,16 @@ from lib import runner  # noqa: E402
 from lib.check import check, check_eq, main  # noqa: E402
 
 
-def results_of(script, more="", name="odd"):
-    """Run a suite of one shell script."""
+def results_of(scripts, more="", name="odd"):
+    """Run a suite of one shell script, or of several, by name."""
     with tempfile.TemporaryDirectory(prefix="memctl-runner-") as tree:
         os.makedirs(tree + "/tests")
         os.makedirs(tree + "/build")
-        path = "%s/tests/test_%s.sh" % (tree, name)
-        with open(path, "w") as f:
-            f.write("#!/bin/bash\n" + script + "\n")
-        os.chmod(path, 0o755)
+        for script, text in (scripts if isinstance(scripts, dict) else {name: scripts}).items():
+            path = "%s/tests/test_%s.sh" % (tree, script)
+            with open(path, "w") as f:
+                f.write("#!/bin/bash\n" + text + "\n")
+            os.chmod(path, 0o755)
         suite = {"tier": "quick", "seconds": 1, "timeout": 2, "programs": ["tests/test_*.sh"]}
         suite.update(more or {})
         ctypes.CDLL(None).prctl(runner.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -71,6 +72,18 @@ def test_a_child_that_holds_the_pipe_does_not_hang():
 def test_a_stopped_process_left_behind_is_ended():
     r = results_of("echo ok a; setsid bash -c 'kill -STOP $$' >/dev/null 2>&1 & sleep 0.3")
     check_eq(failures(r), ["suite/odd/ends"])
+
+
+def test_programs_beside_one_another():
+    """Who leaves something behind is found all the same, and what a program prints is counted and said once."""
+    names = ["one", "two", "three"]
+    meeting = "touch $0.here; for n in 1 2 3 4 5 6 7 8 9; do [ $(ls $(dirname $0)/*.here | wc -l) -gt 1 ] && break; sleep 0.1; done; "
+    scripts = {n: meeting + "[ $(ls $(dirname $0)/*.here | wc -l) -gt 1 ] && echo ok met" for n in names}
+    scripts["two"] += "; setsid sleep 600 >/dev/null 2>&1 & sleep 0.5; echo ok a"
+    r = results_of(scripts, {"beside": 2})
+    check_eq(r.passed, ["suite/one/met", "suite/three/met", "suite/two/met", "suite/two/a"])
+    check_eq(failures(r), ["suite/two/ends"])
+    check("sleep" in r.failed[0][1], r.failed[0][1])
 
 
 def test_silence_is_no_success():
