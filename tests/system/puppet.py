@@ -84,7 +84,8 @@ class Puppet(Actor):
         """Every byte of the pages is what `fill` put there."""
         wrong, *why = self.do(command, lease, first, count, seed, kind, *like, seconds=120)
         if int(wrong):
-            raise AssertionError("%s: %s of %d pages are wrong: %s" % (self.name, wrong, count, " ".join(why)))
+            raise AssertionError("%s: %s of %d pages are wrong: %s; %s" % (
+                self.name, wrong, count, " ".join(why), {k: v for k, v in self.numbers().items() if v}))
 
     def data(self, lease=0):
         """The pages that the kernel has in the lease's memfd."""
