@@ -194,6 +194,9 @@ struct memctl_lease *lease_find(struct memctl *m, uint64_t id);
 /* What every mapping of a lease or a pool needs before anything is in it: no child gets it, no core dump, no huge
  * page.  0 or -errno. */
 int lease_keep_apart(void *address, uint64_t length);
+/* Drop the page table entries of pages that are mapped from the lease, not the pages, and not their protection.  Never by
+ * madvise itself: lease.c says why. */
+void lease_zap(struct memctl_lease *l, uint64_t page, uint64_t count);
 
 /* plain.c: what ranges.c does, without a daemon; and how a lease comes to be without one */
 enum range_op { RANGE_WILL_NEED, RANGE_DONT_NEED, RANGE_DISCARD, RANGE_POPULATE, RANGE_PIN, RANGE_UNPIN };

@@ -29,6 +29,7 @@
 #include <unistd.h>
 
 #define ALIGNMENT (2ull << 20)
+#define ZAP_MAX	  (1ul << 20)	/* half of what a page table maps */
 #define AGAIN_US  10000
 #define AGAIN_NS  3000000000ull
 
@@ -64,6 +65,22 @@ int lease_keep_apart(void *address, uint64_t length)
 	if (madvise(address, length, MADV_NOHUGEPAGE) < 0 && errno != EINVAL)
 		return -errno;
 	return 0;
+}
+
+/* In pieces that hold no page table whole.  Since Linux 6.14 MADV_DONTNEED frees a table that it has emptied, under the lock that
+ * UFFDIO_WRITEPROTECT takes as well; a table that goes while the daemon protects pages in it is passed over, with success,
+ * and a write beside the eviction would be lost. */
+void lease_zap(struct memctl_lease *l, uint64_t page, uint64_t count)
+{
+	char *at = l->address + page * PAGE_SIZE, *end = at + count * PAGE_SIZE;
+
+	while (at < end) {
+		size_t n = ZAP_MAX - (uintptr_t)at % ZAP_MAX;
+
+		n = n < (size_t)(end - at) ? n : (size_t)(end - at);
+		(void)madvise(at, n, MADV_DONTNEED);
+		at += n;
+	}
 }
 
 static int map_memfd(struct memctl_lease *l, struct memctl_error *e)

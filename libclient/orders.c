@@ -1,6 +1,6 @@
 /* The daemon's orders: small looks and touches at our mapping that only this process can do.
  *
- *	zap       madvise(MADV_DONTNEED) on the runs.  On a shared mapping this drops the page table entries, not
+ *	zap       madvise(MADV_DONTNEED) on the runs (lease_zap).  On a shared mapping this drops the page table entries, not
  *	          the pages: the next access maps them again by a kernel fault of 1 us, unseen by the daemon.
  *	          Where the pool is mapped it would throw private copies away: such pages are left out, whatever
  *	          the daemon says.
@@ -58,7 +58,7 @@ static void zap(struct memctl_lease *l, const struct op_runs *runs)
 			uint64_t n = share_unshared(l, page, left);
 
 			if (n)
-				(void)madvise(l->address + page * PAGE_SIZE, n * PAGE_SIZE, MADV_DONTNEED);
+				lease_zap(l, page, n);
 			else
 				n = 1;
 			page += n;

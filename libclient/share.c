@@ -393,7 +393,7 @@ static void zap_ahead(struct memctl_lease *l, const struct op_run *runs, unsigne
 			end = runs[k].page + runs[k].count;
 		}
 		if (k - i >= ZAP_RUNS)
-			(void)madvise(l->address + first * PAGE_SIZE, (end - first) * PAGE_SIZE, MADV_DONTNEED);
+			lease_zap(l, first, end - first);
 	}
 }
 

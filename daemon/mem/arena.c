@@ -681,6 +681,13 @@ bool segment_next_data(const struct segment *s, uint64_t at, uint64_t *ret_from,
 	return true;
 }
 
+bool segment_is_hole(const struct segment *s, uint64_t offset, uint64_t length)
+{
+	off_t data = lseek(s->fd, (off_t)offset, SEEK_DATA);
+
+	return data < 0 ? errno == ENXIO : (uint64_t)data >= offset + length;
+}
+
 int segment_make_hole(struct segment *s, uint64_t offset, uint64_t length)
 {
 	int r = -1;
@@ -693,12 +700,10 @@ int segment_make_hole(struct segment *s, uint64_t offset, uint64_t length)
 int segment_punch(struct segment *s, uint64_t offset, uint64_t length, uint64_t charged)
 {
 	int r = segment_make_hole(s, offset, length);
-	off_t data;
 
 	if (r < 0)
 		return r;
-	data = lseek(s->fd, (off_t)offset, SEEK_DATA);
-	if (data >= 0 && (uint64_t)data < offset + length)
+	if (!segment_is_hole(s, offset, length))
 		return -EBUSY;
 	segment_uncharge(s, charged);
 	return 0;

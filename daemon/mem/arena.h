@@ -148,6 +148,8 @@ void segment_uncharge(struct segment *s, uint64_t frames);
 void segment_charge_found(struct segment *s, uint64_t frames);
 /* The next extent of data of a segment that no client holds, at or after `at` bytes: [*ret_from, *ret_to).  false: no more. */
 bool segment_next_data(const struct segment *s, uint64_t at, uint64_t *ret_from, uint64_t *ret_to);
+/* Whether nothing is there, what the host has swapped out included.  May wait for whoever holds the file's lock. */
+bool segment_is_hole(const struct segment *s, uint64_t offset, uint64_t length);
 /* Punch a hole, tried again if the kernel cannot just now.  0 or -errno; what it really did must be looked at. */
 int segment_make_hole(struct segment *s, uint64_t offset, uint64_t length);
 /* Give the pages back to the kernel, verify the hole, uncharge `charged` frames.  For segments that no client

@@ -134,11 +134,9 @@ bool page_is_zero(const uint8_t *page)
 	return page[0] == 0 && memcmp(page, page + 1, PAGE_SIZE - 1) == 0;
 }
 
-static bool is_hole(int fd, uint64_t page, unsigned count)
+static bool is_hole(struct lease *l, uint64_t page, unsigned count)
 {
-	off_t data = lseek(fd, (off_t)(page * PAGE_SIZE), SEEK_DATA);
-
-	return data < 0 ? errno == ENXIO : (uint64_t)data >= (page + count) * PAGE_SIZE;
+	return segment_is_hole(l->memory, page * PAGE_SIZE, count * PAGE_SIZE);
 }
 
 /* How many spans, until it does not matter. */
@@ -170,7 +168,6 @@ static bool still_there(struct lease *l, const struct batch *b, uint64_t *ret)
 uint64_t batch_punch(struct lease *l, const struct batch *b, uint64_t mask, const uint8_t *buf)
 {
 	bool many = spans_of(b, mask) > FEW_SPANS;
-	int fd = l->memory->fd;
 	uint64_t ok = 0, there;
 
 	/* Our own page tables at once: each punch would have to tell all processors that threads of ours run on. */
@@ -183,18 +180,18 @@ uint64_t batch_punch(struct lease *l, const struct batch *b, uint64_t mask, cons
 	if (many && still_there(l, b, &there))
 		ok = mask & ~there;
 	foreach_span(s, b, mask & ~ok) {
-		if (is_hole(fd, b->page[s.from], s.count)) {
+		if (is_hole(l, b->page[s.from], s.count)) {
 			ok |= span_mask(s);
 			continue;
 		}
 		for (unsigned i = s.from; i < s.from + s.count; i++) {
-			if (is_hole(fd, b->page[i], 1)) {
+			if (is_hole(l, b->page[i], 1)) {
 				ok |= 1ull << i;
 				continue;
 			}
 			COUNT(l->vm, punch_failed, 1);
 			/* not a hole, so this fills nothing: it overwrites the zeros that the kernel left */
-			if (buf && pwrite(fd, buf + i * PAGE_SIZE, PAGE_SIZE, (off_t)(b->page[i] * PAGE_SIZE)) < 0)
+			if (buf && pwrite(l->memory->fd, buf + i * PAGE_SIZE, PAGE_SIZE, (off_t)(b->page[i] * PAGE_SIZE)) < 0)
 				COUNT(l->vm, foreign_pages, 1);
 		}
 	}

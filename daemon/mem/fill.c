@@ -8,6 +8,11 @@
  *  - COPY into the client: takes the client's mmap_lock on older kernels, and charges its cgroup.
  * COPY is atomic, answers EEXIST instead of overwriting, and allocates one page whatever the huge page setting is.
  *
+ * EEXIST is looked into.  Since Linux 6.14 it also means that another thread has just taken away the page table: madvise(DONTNEED)
+ * over 2 MiB or more frees the tables that it has emptied, under no more of a lock than COPY holds, and we make such calls
+ * ourselves (own_map, batch_punch).  A page that was believed to be there for that reason was a hole: its stored copy went, and
+ * the guest read zeros.
+ *
  * Order of one fill, with the crash rule of page_map.h in mind (moving: resident if the memfd has data):
  *
  *	lock word > record moving > content into private memory, verified > COPY > record RESIDENT
@@ -115,28 +120,52 @@ static unsigned fetch(struct lease *l, struct bench *b, uint64_t page, unsigned 
 	return count;
 }
 
-/* How many pages are in place: all, or fewer if the lease ends meanwhile.  Pages of the run that the memfd had already
+static int put(struct lease *l, uint64_t to, const uint8_t *content, uint64_t length, uint64_t *ret_done)
+{
+	static _Atomic unsigned n;
+
+	if (inject.copy_exists && atomic_fetch_add(&n, 1) % 7 == 6) {
+		*ret_done = 0;
+		return -EEXIST;
+	}
+	return content ? uffd_copy(l->own_uffd, to, content, length, ret_done) : uffd_zero(l->own_uffd, to, length, ret_done);
+}
+
+/* What EEXIST says, if it is true. */
+static bool is_there(struct lease *l, uint64_t page, enum holder h)
+{
+	bool hole;
+
+	if (inject.twin_exists_believed)
+		return true;
+	lease_hold_begin(l, h);
+	hole = segment_is_hole(l->memory, page * PAGE_SIZE, PAGE_SIZE);
+	lease_hold_end(l, h);
+	return !hole;
+}
+
+/* `content` NULL: zeros.  How many pages are in place: all, or fewer if the lease ends meanwhile.  Pages of the run that the memfd had already
  * (bits in *ret_foreign) count as put. */
-static unsigned put_frames(struct lease *l, struct bench *b, uint64_t page, unsigned count, bool zero, uint64_t *ret_foreign)
+static unsigned put_frames(struct lease *l, uint64_t page, const uint8_t *content, unsigned count, enum holder h,
+	uint64_t *ret_foreign)
 {
 	uint64_t to = (uint64_t)l->own + page * PAGE_SIZE, length = count * PAGE_SIZE, at = 0, done;
 	static const struct timespec pause = { .tv_nsec = 1000000 };
 
 	*ret_foreign = 0;
 	while (at < length) {
-		int r = zero ? uffd_zero(l->own_uffd, to + at, length - at, &done)
-			     : uffd_copy(l->own_uffd, to + at, b->buf + at, length - at, &done);
+		int r = put(l, to + at, content ? content + at : NULL, length - at, &done);
 
 		at += done;
 		if (at >= length)
 			break;
-		if (r == -EEXIST) {
+		if (r == -EEXIST && is_there(l, page + at / PAGE_SIZE, h)) {
 			*ret_foreign |= 1ull << (at / PAGE_SIZE);
 			at += PAGE_SIZE;
 		} else if (atomic_load(&l->fault_stop) || atomic_load(&l->ending)) {
 			return (unsigned)(at / PAGE_SIZE);
-		} else if (r == -ENOENT) {
-			sched_yield(); /* own_map is at work */
+		} else if (r == -ENOENT || r == -EEXIST) {
+			sched_yield(); /* own_map is at work, or a zap */
 		} else {
 			/* the host itself has no page for us: wait, the guest waits too, nothing is lost */
 			nanosleep(&pause, NULL);
@@ -231,7 +260,7 @@ unsigned fill_run(struct lease *l, struct bench *b, uint64_t page, unsigned coun
 	have = fetch(l, b, page, count, before, guest_waits, &error);
 	CRASH_POINT("fill.fetched");
 	if (have)
-		have = put_frames(l, b, page, have, word_is_empty(before[0]), &foreign);
+		have = put_frames(l, page, word_is_empty(before[0]) ? NULL : b->buf, have, guest_waits ? HOLD_FAULT : HOLD_WORKER, &foreign);
 	CRASH_POINT("fill.put");
 	if (foreign)
 		COUNT(vm, foreign_pages, (uint64_t)__builtin_popcountll(foreign));
@@ -253,7 +282,7 @@ void fill_discarded(struct lease *l, uint64_t page, uint64_t before)
 
 	/* The frame of this page is charged in either case: the client punched it, or it is there and the event
 	 * was late.  A zero page that meets data changes nothing. */
-	put_frames(l, NULL, page, 1, true, &foreign);
+	put_frames(l, page, NULL, 1, HOLD_FAULT, &foreign);
 	CRASH_POINT("discarded.put");
 	if (!foreign)
 		COUNT(l->vm, faults_discarded, 1);

@@ -55,6 +55,10 @@ static int apply(const char *word)
 		inject.twin_events_uncounted = true;
 	else if (!strcmp(word, "open_access"))
 		inject.twin_open_access = true;
+	else if (!strcmp(word, "exists_believed"))
+		inject.twin_exists_believed = true;
+	else if (!strcmp(word, "copy_exists"))
+		inject.copy_exists = true;
 	else if (!strcmp(word, "swap_write:EIO"))
 		inject.swap_write_errno = EIO;
 	else if (!strcmp(word, "swap_write:ENOSPC"))

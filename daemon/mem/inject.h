@@ -12,11 +12,13 @@
  *	balloon_pinned	take pinned pages into the balloon: what a device, or a guest that relies on the pin, writes is lost
  *	balloon_late	take pages into the balloon however late the call is: its caller may have gone on with them
  *	events_uncounted	tell every event, however fast they come: a client fills the log
+ *	exists_believed	believe the kernel that a page is there, without a look: with copy_exists guests read zeros
  *	open_access	let everybody who can open a socket do everything, whatever the settings say
  *	restart_unasked	believe after a restart what words say of pages whose order nobody has answered: writes are lost
  * MEMCTLD_INJECT=fault[,fault]: errors of the world:
  *	swap_write:EIO, swap_write:ENOSPC, swap_read:EIO	the system call fails
  *	low_host	the host has no memory for a VM that leaves
+ *	copy_exists	each seventh page that is put into a lease is said to be there already
  *	swap_corrupt, cache_corrupt	a stored page is damaged before it is read back
  *	hang_control:S, hang_reclaim:S	the thread stands still when the watchdog looks S seconds after start, or later
  *	watch_reservations	no error: abort() when a VM is asked for something below its reservation
@@ -50,11 +52,13 @@ struct inject {
 	bool twin_no_floor;
 	bool twin_events_uncounted;
 	bool twin_open_access;
+	bool twin_exists_believed;
 	int swap_write_errno;
 	int swap_read_errno;
 	bool swap_corrupt;
 	bool low_host;
 	bool cache_corrupt;
+	bool copy_exists;
 	uint64_t hang_control_ns, hang_reclaim_ns;	/* from then on; 0: never */
 	bool hasty;
 	unsigned balloon_pct;	/* + 1; 0: as planned */

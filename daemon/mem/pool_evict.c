@@ -92,11 +92,8 @@ static uint64_t lock_victims(struct pool *p, const struct victims_of_pool *v, ui
 
 static bool punch_entries(struct pool *p, uint64_t first, unsigned count)
 {
-	off_t at = (off_t)(first * PAGE_SIZE), data;
-
 	(void)segment_make_hole(p->memory, first * PAGE_SIZE, count * PAGE_SIZE);
-	data = lseek(p->memory->fd, at, SEEK_DATA);
-	return data < 0 ? errno == ENXIO : data >= at + (off_t)(count * PAGE_SIZE);
+	return segment_is_hole(p->memory, first * PAGE_SIZE, count * PAGE_SIZE);
 }
 
 /* The kernel has zeroed the page and kept it, which it does in a huge page that a member made of free entries and has in its

@@ -127,6 +127,33 @@ def test_cache_corrupt():
     never_zeros("cache_corrupt", "text", "compressed", "checksum_errors")
 
 
+def said_to_be_there(twin):
+    """The kernel says of some pages that they are there, which they are not: pages that come back, one by one and in runs, zeros,
+    and pages that are brought in.  What the clients answer about their pages."""
+    with daemon(32, twin=twin, inject="copy_exists") as d, Puppet(d, "vm", 48) as p:
+        p.do("fill", 0, 0, p.pages, 1, "mix", seconds=90)
+        p.do("will_need", 0, 0, 2048)
+        for _ in range(2):
+            p.check(0, p.pages, 1, "mix")
+        numbers = p.numbers()
+        check(numbers["refault_pages"] > 1000 and numbers["around_pages"] > 0, "pages came back: %s" % numbers)
+        check_eq(numbers["foreign_pages"], 0, "pages that are not ours")
+        d.audit()
+
+
+def test_a_page_that_is_said_to_be_there():
+    said_to_be_there(None)
+
+
+def test_a_page_that_is_said_to_be_there_twin():
+    try:
+        said_to_be_there("exists_believed")
+    except AssertionError as e:
+        check("zeros" in str(e) or "wrong" in str(e), str(e))
+    else:
+        check(False, "pages of zeros were not noticed")
+
+
 def test_unknown_injection_is_refused():
     """A misspelt switch would make every test above pass for nothing."""
     d = daemon(32, inject="swap_wriet:EIO")
