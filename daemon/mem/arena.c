@@ -48,6 +48,7 @@ struct arena {
 	/* Lock order: after every lock of mem/ but those of the stores' bookkeeping; nothing is called under it. */
 	pthread_mutex_t lock;
 	struct list segments;			/* sorted by address; leases (no address) first */
+	struct list *last_placed;		/* in there, or its head: where the next one is likely to fit behind */
 	uint64_t n_segments;
 	uint64_t reserved;			/* promised to VMs, frames */
 	int twin_parked_fd;			/* twin no_punch: the memfd of a lease that went, full of its bytes */
@@ -157,6 +158,7 @@ int arena_new(struct arena **ret, uint64_t capacity_bytes, struct kept *kept, st
 	a->reserve = a->reserve_max = a->capacity / 128 > RESERVE_MIN ? a->capacity / 128 : RESERVE_MIN;
 	a->twin_parked_fd = -1;
 	list_init(&a->segments);
+	a->last_placed = &a->segments;
 	pthread_mutex_init(&a->lock, NULL);
 	pthread_mutex_init(&a->wait_lock, NULL);
 	pthread_condattr_init(&attr);
@@ -232,6 +234,11 @@ uint64_t arena_free_frames(struct arena *a)
 bool arena_is_short(struct arena *a)
 {
 	return arena_free_frames(a) < atomic_load_explicit(&a->low, memory_order_relaxed);
+}
+
+bool arena_is_roomy(struct arena *a)
+{
+	return arena_free_frames(a) >= 2 * atomic_load_explicit(&a->low, memory_order_relaxed);
 }
 
 /* A charge that falls below the new threshold between the first store and the second finds `crossed` set, and tells
@@ -337,6 +344,13 @@ uint64_t account_over_limit(const struct account *acc)
 	if (limit == UINT64_MAX || frames + limit_margin(limit) <= limit)
 		return 0;
 	return frames + limit_margin(limit) - limit;
+}
+
+bool account_is_roomy(const struct account *acc)
+{
+	uint64_t limit = atomic_load(&acc->limit_frames);
+
+	return limit == UINT64_MAX || atomic_load(&acc->frames) + 2 * limit_margin(limit) <= limit;
 }
 
 void account_rearm(struct account *acc)
@@ -458,24 +472,42 @@ static const char *const segment_names[] = {
 	[SEGMENT_CACHE] = "memctl-cache", [SEGMENT_SWAP_MAP] = "memctl-swap-map",
 };
 
-/* First fit between the mapped segments, which are kept sorted by address. */
-static int place_in_window(struct arena *a, struct segment *s)
+/* Room between two mapped segments, which are kept sorted by address, from the one after `from` on.  The link before which the new
+ * one goes; NULL: there is none. */
+static struct list *find_room(struct arena *a, struct list *from, uint64_t bytes, uint64_t *ret_at)
 {
 	uint64_t at = (uint64_t)a->window, end = at + a->window_bytes;
-	struct list *before = &a->segments;
+	struct list *i;
 
-	list_foreach(i, &a->segments) {
-		struct segment *o = container_of(i, struct segment, link);
+	if (from != &a->segments) {
+		const struct segment *o = container_of(from, struct segment, link);
+
+		if (o->addr)
+			at = (uint64_t)o->addr + o->size_bytes + GUARD_BYTES;
+	}
+	for (i = from->next; i != &a->segments; i = i->next) {
+		const struct segment *o = container_of(i, struct segment, link);
 
 		if (!o->addr)
 			continue;
-		if ((uint64_t)o->addr >= at + s->size_bytes + GUARD_BYTES) {
-			before = i;
+		if ((uint64_t)o->addr >= at + bytes + GUARD_BYTES)
 			break;
-		}
 		at = (uint64_t)o->addr + o->size_bytes + GUARD_BYTES;
 	}
-	if (at + s->size_bytes + GUARD_BYTES > end)
+	*ret_at = at;
+	return at + bytes + GUARD_BYTES <= end ? i : NULL;
+}
+
+/* Next fit: behind the one that was placed last, and only where there is no room from the beginning.  First fit walked over all
+ * segments of all VMs for each new one. */
+static int place_in_window(struct arena *a, struct segment *s)
+{
+	uint64_t at;
+	struct list *before = find_room(a, a->last_placed, s->size_bytes, &at);
+
+	if (!before)
+		before = find_room(a, &a->segments, s->size_bytes, &at);
+	if (!before)
 		return -ENOSPC;
 	s->addr = mmap((void *)at, s->size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, s->fd, 0);
 	if (s->addr == MAP_FAILED) {
@@ -485,6 +517,7 @@ static int place_in_window(struct arena *a, struct segment *s)
 	madvise(s->addr, s->size_bytes, MADV_NOHUGEPAGE);
 	madvise(s->addr, s->size_bytes, MADV_DONTDUMP);
 	list_append(before, &s->link); /* appending to a link puts it before that link */
+	a->last_placed = &s->link;
 	return 0;
 }
 
@@ -617,6 +650,8 @@ void segment_free(struct segment *s)
 	a = s->arena;
 	park = inject.twin_no_punch && s->kind == SEGMENT_LEASE;
 	pthread_mutex_lock(&a->lock);
+	if (a->last_placed == &s->link)
+		a->last_placed = s->link.prev;
 	list_remove(&s->link);
 	a->n_segments--;
 	if (s->addr)

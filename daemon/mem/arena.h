@@ -120,6 +120,8 @@ void account_init(struct account *acc, struct arena *a, uint64_t limit_frames);
 void account_fini(struct account *acc);
 /* Frames that the account should give back to be clear of its own limit (a margin below it), 0 if it is. */
 uint64_t account_over_limit(const struct account *acc);
+/* Whether it is clear of it by twice that margin: more than reclaim leaves. */
+bool account_is_roomy(const struct account *acc);
 /* Report again when the account next comes near its limit. */
 void account_rearm(struct account *acc);
 /* Whether its guest charges wait, whatever is free (state *low*).  Who waits is woken when it ends.
@@ -164,6 +166,8 @@ void account_wait(struct account *acc, uint64_t timeout_ns);
 void arena_poke(struct arena *a);
 /* Whether free frames are below the low threshold: no fault-around, no read-ahead then. */
 bool arena_is_short(struct arena *a);
+/* Whether they are at twice that at least: more than reclaim would make free. */
+bool arena_is_roomy(struct arena *a);
 
 /* Not charged. */
 uint64_t arena_free_frames(struct arena *a);

@@ -72,6 +72,11 @@ uint64_t cache_object_bytes(const struct cache_object *o)
 	return object_bytes(o->length);
 }
 
+bool cache_is_whole(const struct cache_object *o, uint64_t ref)
+{
+	return object_bytes(o->length) == ref_bytes(ref);
+}
+
 static struct cache_object *seq_object(const struct cache *c, uint32_t b)
 {
 	return (struct cache_object *)(c->segment->addr + (uint64_t)b * CACHE_BLOCK_BYTES);

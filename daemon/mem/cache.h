@@ -68,6 +68,8 @@ void cache_free(struct cache *c);
 /* 0; -ENOSPC: at its cap; -ENOMEM: the arena is full. */
 int cache_put(struct cache *c, const struct cache_object *header, const void *data, uint64_t *ret_ref);
 const struct cache_object *cache_look(const struct cache *c, uint64_t ref);
+/* Whether it takes what the reference says: one that was damaged may be longer than its place, and its end not in the cache. */
+bool cache_is_whole(const struct cache_object *o, uint64_t ref);
 /* Where it is, in bytes. */
 uint64_t cache_offset(uint64_t ref);
 /* What an object takes, header and rounding included. */

@@ -10,13 +10,14 @@
 
 #define FIRST_READS 32u	/* in turns */
 #define TRY_OTHER   128u	/* one read in so many goes the slower way */
+#define DEPTH	    16u		/* reads under way at once; fs.aio-max-nr is shared by all on the host */
 
 void direct_init(struct direct *d)
 {
 	aio_context_t context = 0;
 
 	*d = (struct direct){ 0 };
-	d->context = syscall(SYS_io_setup, 1, &context) == 0 ? context : 0;
+	d->context = syscall(SYS_io_setup, DEPTH, &context) == 0 ? context : 0;
 }
 
 void direct_fini(struct direct *d)
@@ -90,4 +91,45 @@ ssize_t direct_read(struct direct *d, int fd, void *buf, size_t length, off_t of
 	if (n >= 0)
 		direct_learn(d, awake, now_ns() - began_ns);
 	return n;
+}
+
+static void read_part(int fd, struct direct_part *p)
+{
+	p->result = preadv(fd, p->pages, (int)p->count, p->offset);
+	if (p->result < 0)
+		p->result = -errno;
+}
+
+void direct_read_parts(struct direct *d, int fd, struct direct_part *parts, unsigned n)
+{
+	struct iocb blocks[DEPTH], *list[DEPTH];
+	struct io_event events[DEPTH];
+
+	for (unsigned at = 0, count; at < n; at += count) {
+		long under_way = 0;
+
+		count = n - at < DEPTH ? n - at : DEPTH;
+		for (unsigned i = 0; i < count; i++) {
+			struct direct_part *p = parts + at + i;
+
+			blocks[i] = (struct iocb){ .aio_lio_opcode = IOCB_CMD_PREADV, .aio_fildes = (uint32_t)fd,
+				.aio_data = (uintptr_t)p, .aio_buf = (uintptr_t)p->pages, .aio_nbytes = p->count,
+				.aio_offset = p->offset };
+			list[i] = blocks + i;
+		}
+		/* one alone gains nothing by being asynchronous */
+		if (d->context && n > 1)
+			under_way = syscall(SYS_io_submit, d->context, count, list);
+		under_way = under_way < 0 ? 0 : under_way;
+		for (unsigned i = (unsigned)under_way; i < count; i++)
+			read_part(fd, parts + at + i);
+		/* The kernel has the buffers until the events are here: a signal does not end this wait. */
+		while (under_way > 0) {
+			long got = syscall(SYS_io_getevents, d->context, 1, under_way, events, NULL);
+
+			for (long i = 0; i < got; i++)
+				((struct direct_part *)(uintptr_t)events[i].data)->result = (ssize_t)events[i].res;
+			under_way -= got > 0 ? got : 0;
+		}
+	}
 }

@@ -22,6 +22,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 
 struct direct {
 	unsigned long context;		/* 0: none could be had; reads are plain then */
@@ -33,6 +34,16 @@ void direct_init(struct direct *d);
 void direct_fini(struct direct *d);
 /* As pread; spin_us 0 is pread. */
 ssize_t direct_read(struct direct *d, int fd, void *buf, size_t length, off_t offset, unsigned spin_us);
+
+/* A read of several pages from one place. */
+struct direct_part {
+	off_t offset;
+	const struct iovec *pages;
+	unsigned count;
+	ssize_t result;		/* bytes, or -errno; short if it did not get all */
+};
+/* All of them, under way at once as far as the kernel takes them; asleep until the last is there. */
+void direct_read_parts(struct direct *d, int fd, struct direct_part *parts, unsigned n);
 
 /* The two halves of the choice: whether to wait awake for the next read, and what it took. */
 bool direct_choose(struct direct *d);

@@ -11,7 +11,8 @@
  * EEXIST is looked into.  Since Linux 6.14 it also means that another thread has just taken away the page table: madvise(DONTNEED)
  * over 2 MiB or more frees the tables that it has emptied, under no more of a lock than COPY holds, and we make such calls
  * ourselves (own_map, batch_punch).  A page that was believed to be there for that reason was a hole: its stored copy went, and
- * the guest read zeros.
+ * the guest read zeros.  And room that the client has made in its memfd by fallocate(2) is in the way of COPY and a hole to SEEK_DATA until
+ * somebody touches it, so this is not tried for ever: the page keeps its state, and an access that waits for it finds the client's room.
  *
  * Order of one fill, with the crash rule of page_map.h in mind (moving: resident if the memfd has data):
  *
@@ -37,8 +38,11 @@
 
 #include <errno.h>
 #include <sched.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <time.h>
+
+#define EXISTS_TRIES 200u	/* a zap is over after one or two */
 
 int own_map(struct lease *l)
 {
@@ -90,28 +94,56 @@ static void lose(struct lease *l, uint64_t page, uint64_t before, const char *wh
 		lease_wake(l, page, 1);
 }
 
+/* It is the worker that does jobs. */
+static enum holder holder_of(enum fill_for who)
+{
+	return who == FILL_JOB ? HOLD_WORKER : HOLD_FAULT;
+}
+
+static bool run_is_empty(const uint64_t *before, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		if (!word_is_empty(before[i]))
+			return false;
+	return true;
+}
+
+/* Those of the pages that are on disk, by as few reads as there are places, all under way at once.  How many pages of the run,
+ * from the first on, have nothing left to be read there. */
+static unsigned fetch_swapped(struct lease *l, struct bench *b, uint64_t page, unsigned count, const uint64_t *before)
+{
+	struct swap_page want[RUN_MAX];
+	unsigned at[RUN_MAX], n = 0, got;
+
+	for (unsigned i = 0; i < count; i++)
+		if (word_state(before[i]) == PAGE_SWAPPED) {
+			want[n] = (struct swap_page){ word_ref(before[i]), swap_number((uint16_t)l->id, page + i),
+				b->buf + i * PAGE_SIZE };
+			at[n++] = i;
+		}
+	got = n ? swap_read_pages(l->vm->stores.swap, &b->direct, want, n) : 0;
+	return got < n ? at[got] : count;
+}
+
 /* Content of the pages into b->buf.  How many pages from the first on are there; *ret_error says why it stopped. */
 static unsigned fetch(struct lease *l, struct bench *b, uint64_t page, unsigned count, const uint64_t *before,
 	bool guest_waits, int *ret_error)
 {
 	struct vm *vm = l->vm;
+	unsigned read = count > 1 ? fetch_swapped(l, b, page, count, before) : 0;
 	int r = 0;
 
-	if (word_is_empty(before[0]))
-		return count;
-	if (word_state(before[0]) == PAGE_SWAPPED) {
-		if (count > 1 && swap_read(vm->stores.swap, word_ref(before[0]), swap_number((uint16_t)l->id, page), count,
-					 b->buf, NULL, 0) == 0)
-			return count;
-		/* one page by itself says which it is */
-		count = 1;
-	}
+	/* one page by itself says what is wrong with it */
+	count = read ? read : 1;
 	for (unsigned i = 0; i < count; i++) {
 		uint8_t *to = b->buf + i * PAGE_SIZE;
 
-		r = word_state(before[i]) == PAGE_SHARED
-			? pool_read(atomic_load(&vm->pool), b, word_ref(before[i]), to, guest_waits)
-			: store_read(&vm->stores, b, (uint16_t)l->id, page + i, before[i], to, guest_waits, &l->fault_stop);
+		if (word_is_empty(before[i]))
+			memset(to, 0, PAGE_SIZE);
+		else if (word_state(before[i]) == PAGE_SHARED)
+			r = pool_read(atomic_load(&vm->pool), b, word_ref(before[i]), to, guest_waits && i == 0);
+		else if (word_state(before[i]) != PAGE_SWAPPED || !read)
+			r = store_read(&vm->stores, b, (uint16_t)l->id, page + i, before[i], to, guest_waits, &l->fault_stop);
 		if (r < 0) {
 			*ret_error = r;
 			return i;
@@ -144,25 +176,28 @@ static bool is_there(struct lease *l, uint64_t page, enum holder h)
 	return !hole;
 }
 
-/* `content` NULL: zeros.  How many pages are in place: all, or fewer if the lease ends meanwhile.  Pages of the run that the memfd had already
- * (bits in *ret_foreign) count as put. */
+/* `content` NULL: zeros.  How many pages are in place: all, or fewer if the lease ends meanwhile, or one cannot be put.  Pages of the run
+ * that the memfd had already (bits in *ret_foreign) count as put. */
 static unsigned put_frames(struct lease *l, uint64_t page, const uint8_t *content, unsigned count, enum holder h,
 	uint64_t *ret_foreign)
 {
 	uint64_t to = (uint64_t)l->own + page * PAGE_SIZE, length = count * PAGE_SIZE, at = 0, done;
 	static const struct timespec pause = { .tv_nsec = 1000000 };
+	unsigned holes = 0;
 
 	*ret_foreign = 0;
 	while (at < length) {
 		int r = put(l, to + at, content ? content + at : NULL, length - at, &done);
 
 		at += done;
+		holes = r == -EEXIST && !done ? holes + 1 : 0;
 		if (at >= length)
 			break;
 		if (r == -EEXIST && is_there(l, page + at / PAGE_SIZE, h)) {
 			*ret_foreign |= 1ull << (at / PAGE_SIZE);
 			at += PAGE_SIZE;
-		} else if (atomic_load(&l->fault_stop) || atomic_load(&l->ending)) {
+			holes = 0;
+		} else if (holes > EXISTS_TRIES || atomic_load(&l->fault_stop) || atomic_load(&l->ending)) {
 			return (unsigned)(at / PAGE_SIZE);
 		} else if (r == -ENOENT || r == -EEXIST) {
 			sched_yield(); /* own_map is at work, or a zap */
@@ -181,38 +216,35 @@ static unsigned put_frames(struct lease *l, uint64_t page, const uint8_t *conten
  * take, the more so when both have slept meanwhile.  Nobody but the fault thread drops events, so if it is the caller
  * and CONTINUE has mapped and woken all, nobody is left to be woken.  (A populating worker wakes always: a client may
  * punch a page of the run before it is unlocked, and touch it, and that event is dropped.) */
-static void settle_run(struct lease *l, uint64_t page, unsigned count, const uint64_t *before, bool guest_waits)
+static void settle_run(struct lease *l, uint64_t page, unsigned count, const uint64_t *before, enum fill_for who)
 {
-	enum page_state from = word_state(before[0]);
-	bool refault = !word_is_empty(before[0]);
+	unsigned swapped = 0, refaults = 0, ballooned = 0;
 	uint64_t mapped = 0;
 
 	for (unsigned i = 0; i < count; i++) {
 		uint64_t epoch = ledger_move(l, page + i, before[i], PAGE_RESIDENT);
 		uint64_t now = word_make(PAGE_RESIDENT, epoch & 0xffff) | (before[i] & WORD_PIN_MASK);
 
-		/* needed again: it is in use */
-		if (refault)
+		swapped += word_state(before[i]) == PAGE_SWAPPED;
+		ballooned += word_state(before[i]) == PAGE_BALLOONED;
+		if (!word_is_empty(before[i])) {
+			/* needed again: it is in use */
 			now |= 1ull << WORD_USE_SHIFT;
+			refaults++;
+		}
 		word_record(lease_word(l, page + i), now);
 		CRASH_POINT("fill.settled");
 		vm_forget(l->vm, before[i]);
 	}
 	CRASH_POINT("fill.forgotten");
-	if (from == PAGE_SWAPPED)
-		COUNT(l->vm, swap_in_pages, count);
-	if (refault)
-		COUNT(l->vm, refault_pages, count);
-	if (from == PAGE_BALLOONED)
-		COUNT(l->vm, balloon_touched_pages, count);
+	COUNT(l->vm, swap_in_pages, swapped);
+	COUNT(l->vm, refault_pages, refaults);
+	COUNT(l->vm, balloon_touched_pages, ballooned);
 	MOVES_END(&l->vm->stores);
-	if (count > 1 || from == PAGE_SWAPPED) {
-		/* it is the worker that brings in what no guest waits for */
-		enum holder h = guest_waits ? HOLD_FAULT : HOLD_WORKER;
-
-		lease_hold_begin(l, h);
+	if (count > 1 || swapped) {
+		lease_hold_begin(l, holder_of(who));
 		uffd_continue(l->uffd, lease_client_address(l, page), count * PAGE_SIZE, &mapped);
-		lease_hold_end(l, h);
+		lease_hold_end(l, holder_of(who));
 	}
 	CRASH_POINT("fill.continued");
 	for (unsigned i = 0; i < count; i++) {
@@ -221,7 +253,7 @@ static void settle_run(struct lease *l, uint64_t page, unsigned count, const uin
 		word_unlock(w, atomic_load_explicit(w, memory_order_relaxed));
 	}
 	CRASH_POINT("fill.unlocked");
-	if (guest_waits && mapped == count * PAGE_SIZE)
+	if (who != FILL_JOB && mapped == count * PAGE_SIZE)
 		lease_end_waits(l, page, count);
 	else
 		lease_wake(l, page, count);
@@ -246,8 +278,9 @@ static void settle_rest(struct lease *l, uint64_t page, unsigned have, unsigned 
 }
 
 unsigned fill_run(struct lease *l, struct bench *b, uint64_t page, unsigned count, const uint64_t *before,
-	bool guest_waits)
+	enum fill_for who)
 {
+	bool guest_waits = who == FILL_FAULT, zero = run_is_empty(before, count);
 	struct vm *vm = l->vm;
 	uint64_t foreign = 0, filled;
 	unsigned have;
@@ -257,10 +290,10 @@ unsigned fill_run(struct lease *l, struct bench *b, uint64_t page, unsigned coun
 	for (unsigned i = 0; i < count; i++)
 		word_record(lease_word(l, page + i), before[i] | WORD_MOVING);
 	CRASH_POINT("fill.recorded");
-	have = fetch(l, b, page, count, before, guest_waits, &error);
+	have = zero ? count : fetch(l, b, page, count, before, guest_waits, &error);
 	CRASH_POINT("fill.fetched");
 	if (have)
-		have = put_frames(l, page, word_is_empty(before[0]) ? NULL : b->buf, have, guest_waits ? HOLD_FAULT : HOLD_WORKER, &foreign);
+		have = put_frames(l, page, zero ? NULL : b->buf, have, holder_of(who), &foreign);
 	CRASH_POINT("fill.put");
 	if (foreign)
 		COUNT(vm, foreign_pages, (uint64_t)__builtin_popcountll(foreign));
@@ -270,10 +303,68 @@ unsigned fill_run(struct lease *l, struct bench *b, uint64_t page, unsigned coun
 	if (have < count)
 		settle_rest(l, page, have, count, before, guest_waits, error);
 	if (have)
-		settle_run(l, page, have, before, guest_waits);
+		settle_run(l, page, have, before, who);
 	else
 		MOVES_END(&vm->stores);
 	return have;
+}
+
+static bool may_join(uint64_t first, uint64_t w)
+{
+	return fill_joins(first, w) || (inject.twin_balloon_ahead && !(w & WORD_BUSY) && word_state(w) == PAGE_BALLOONED);
+}
+
+unsigned fill_gather(struct lease *l, uint64_t page, unsigned have, unsigned most, uint64_t *before)
+{
+	uint64_t first = have ? before[0] : word_make(PAGE_ZERO, 0), seen;
+	bool disk = word_state(have ? before[0] : page_map_read(&l->map, page)) == PAGE_SWAPPED;
+	unsigned n = have;
+
+	for (; n < most && page + n < l->pages; n++) {
+		word *w = lease_word(l, page + n);
+
+		if (page_map_touch(&l->map, page + n) < 0)
+			break;
+		seen = atomic_load_explicit(w, memory_order_acquire);
+		/* who waits for what is in memory does not wait for the disk */
+		if (!may_join(first, seen) || (word_state(seen) == PAGE_SWAPPED) != disk || segment_charge(l->memory, 1, CHARGE_GUEST) < 0)
+			break;
+		if (!word_lock(w, &before[n])) {
+			segment_uncharge(l->memory, 1);
+			break;
+		}
+		if (!may_join(first, before[n]) || (word_state(before[n]) == PAGE_SWAPPED) != disk) {
+			word_unlock(w, before[n]);
+			lease_wake(l, page + n, 1);
+			segment_uncharge(l->memory, 1);
+			break;
+		}
+	}
+	return n;
+}
+
+unsigned fill_ahead(struct lease *l, struct bench *b, struct run range, enum fill_for who)
+{
+	uint64_t page = range.page, end = range.page + range.count;
+	unsigned brought = 0;
+
+	while (page < end && page < l->pages && !arena_is_short(l->vm->arena) && !atomic_load(&l->ending)) {
+		uint64_t before[RUN_MAX];
+		unsigned n = fill_gather(l, page, 0, end - page < RUN_MAX ? (unsigned)(end - page) : RUN_MAX, before);
+
+		if (!n && word_state(page_map_read(&l->map, page)) != PAGE_RESIDENT)
+			break;	/* in the balloon, lost, mapped, or no frame */
+		if (n) {
+			CRASH_POINT("ahead.locked");
+			n = fill_run(l, b, page, n, before, who);
+			if (!n)
+				break;
+		}
+		brought += n;
+		page += n ? n : 1;
+	}
+	COUNT(l->vm, around_pages, brought);
+	return brought;
 }
 
 void fill_discarded(struct lease *l, uint64_t page, uint64_t before)

@@ -3,19 +3,29 @@
 #include <stdio.h>
 #include <string.h>
 
-static uint64_t meminfo_available(void)
+void host_memory(uint64_t *ret_bytes, uint64_t *ret_available_bytes)
 {
-	uint64_t kib = UINT64_MAX / 1024;
+	uint64_t total = 0, available = 0;
 	char line[256];
 	FILE *f = fopen("/proc/meminfo", "re");
 
+	*ret_bytes = *ret_available_bytes = 0;
 	if (!f)
-		return UINT64_MAX;
-	while (fgets(line, sizeof line, f))
-		if (sscanf(line, "MemAvailable: %lu kB", &kib) == 1)
-			break;
+		return;
+	while (!available && fgets(line, sizeof line, f))
+		if (sscanf(line, "MemTotal: %lu kB", &total) != 1)
+			sscanf(line, "MemAvailable: %lu kB", &available);
 	fclose(f);
-	return kib * 1024;
+	*ret_bytes = total * 1024;
+	*ret_available_bytes = available * 1024;
+}
+
+static uint64_t meminfo_available(void)
+{
+	uint64_t total, available;
+
+	host_memory(&total, &available);
+	return available ? available : UINT64_MAX;
 }
 
 static uint64_t read_number(const char *dir, const char *file)

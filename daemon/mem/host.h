@@ -7,6 +7,9 @@
  * with every ancestor) leaves.  UINT64_MAX if neither can be read. */
 uint64_t host_available_bytes(void);
 
+/* Of the machine: all of it, and what programs could still get; 0: cannot be read. */
+void host_memory(uint64_t *ret_bytes, uint64_t *ret_available_bytes);
+
 struct host_cgroup {
 	uint64_t limit_bytes;	/* the least of our cgroup's and of all above it */
 	uint64_t room_bytes;	/* the least that one of them leaves */

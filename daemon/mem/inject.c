@@ -47,6 +47,8 @@ static int apply(const char *word)
 		inject.twin_balloon_pinned = true;
 	else if (!strcmp(word, "balloon_late"))
 		inject.twin_balloon_late = true;
+	else if (!strcmp(word, "balloon_ahead"))
+		inject.twin_balloon_ahead = true;
 	else if (!strcmp(word, "restart_unasked"))
 		inject.twin_restart_unasked = true;
 	else if (!strcmp(word, "no_floor"))
@@ -59,6 +61,16 @@ static int apply(const char *word)
 		inject.twin_exists_believed = true;
 	else if (!strcmp(word, "copy_exists"))
 		inject.copy_exists = true;
+	else if (!strcmp(word, "unweighed"))
+		inject.twin_unweighed = true;
+	else if (!strcmp(word, "none_apart"))
+		inject.twin_none_apart = true;
+	else if (!strcmp(word, "unlocked"))
+		inject.twin_unlocked = true;
+	else if (!strcmp(word, "unconfined"))
+		inject.twin_unconfined = true;
+	else if (!strcmp(word, "peer_late"))
+		inject.twin_peer_late = true;
 	else if (!strcmp(word, "swap_write:EIO"))
 		inject.swap_write_errno = EIO;
 	else if (!strcmp(word, "swap_write:ENOSPC"))
@@ -77,6 +89,8 @@ static int apply(const char *word)
 		inject.hang_reclaim_ns = now_ns() + strtoull(word + 13, NULL, 10) * NS_PER_S;
 	else if (!strcmp(word, "watch_reservations"))
 		inject.watch_reservations = true;
+	else if (!strcmp(word, "try_forbidden"))
+		inject.try_forbidden = true;
 	else if (!strcmp(word, "hasty"))
 		inject.hasty = true;
 	else if (!strncmp(word, "balloon:", 8))

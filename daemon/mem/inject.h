@@ -14,6 +14,11 @@
  *	events_uncounted	tell every event, however fast they come: a client fills the log
  *	exists_believed	believe the kernel that a page is there, without a look: with copy_exists guests read zeros
  *	open_access	let everybody who can open a socket do everything, whatever the settings say
+ *	peer_late	look up when a VM is registered whose process its client is: by then its number may be somebody else's
+ *	unconfined	let memctld make any system call, and be dumped and traced
+ *	unweighed	let calls take what memory they like: a user has memctld take gigabytes
+ *	none_apart	count the connections of VMs against max_sessions_per_user: the last VM that a user may have is refused
+ *	unlocked	let the kernel take the code of the fault path from memory
  *	restart_unasked	believe after a restart what words say of pages whose order nobody has answered: writes are lost
  * MEMCTLD_INJECT=fault[,fault]: errors of the world:
  *	swap_write:EIO, swap_write:ENOSPC, swap_read:EIO	the system call fails
@@ -22,6 +27,7 @@
  *	swap_corrupt, cache_corrupt	a stored page is damaged before it is read back
  *	hang_control:S, hang_reclaim:S	the thread stands still when the watchdog looks S seconds after start, or later
  *	watch_reservations	no error: abort() when a VM is asked for something below its reservation
+ *	try_forbidden	no error: try at start what seccomp_filter.h is to refuse, and tell what came of it
  *	hasty	no error: what is done now and then is done at once, so that a script says when.  A pass of the scan that was asked
  *		for has its turns every few milliseconds, nothing comes home between such passes, and the advice dont_need
  *		evicts the pages, and the pool's frames if there are mapped ones among them
@@ -48,11 +54,17 @@ struct inject {
 	bool twin_break_unheld;
 	bool twin_balloon_pinned;
 	bool twin_balloon_late;
+	bool twin_balloon_ahead;
 	bool twin_restart_unasked;
 	bool twin_no_floor;
 	bool twin_events_uncounted;
 	bool twin_open_access;
 	bool twin_exists_believed;
+	bool twin_peer_late;
+	bool twin_unconfined;
+	bool twin_unweighed;
+	bool twin_none_apart;
+	bool twin_unlocked;
 	int swap_write_errno;
 	int swap_read_errno;
 	bool swap_corrupt;
@@ -63,6 +75,7 @@ struct inject {
 	bool hasty;
 	unsigned balloon_pct;	/* + 1; 0: as planned */
 	bool watch_reservations;
+	bool try_forbidden;
 };
 extern struct inject inject;
 

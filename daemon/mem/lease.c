@@ -262,7 +262,7 @@ static int start_worker(struct lease *l, struct problem *p)
 
 	if (r < 0) {
 		errno = -r;
-		return problem_errno(p, "cannot start a thread");
+		return problem_errno(p, "cannot start a thread (TasksMax=, kernel.threads-max, vm.max_map_count)");
 	}
 	l->has_worker = true;
 	pthread_mutex_lock(&vm->lock);
@@ -364,6 +364,7 @@ static void undo_activation(struct lease *l)
 	share_free(l);
 	victims_free(l->victims);
 	bench_fini(&l->bench);
+	bench_fini(&l->fault_bench);
 	l->own = NULL;
 	l->own_uffd = l->uffd = -1;
 	l->victims = NULL;
@@ -382,12 +383,16 @@ static int equip(struct lease *l, struct problem *p)
 	}
 	r = bench_init(&l->bench);
 	if (r == 0)
+		r = bench_init(&l->fault_bench);
+	if (r == 0)
+		bench_lock(&l->bench);
+	if (r == 0)
 		r = victims_new(&l->victims, l);
 	if (r == 0 && !l->share && atomic_load(&l->vm->sharing) != SHARING_OFF)
 		r = share_new(&l->share, l);
 	if (r < 0) {
 		errno = -r;
-		return problem_errno(p, "lease");
+		return problem_errno(p, "no memory for what works on a lease (vm.max_map_count?)");
 	}
 	return 0;
 }
@@ -401,7 +406,7 @@ static int start_serving(struct lease *l, struct problem *p)
 	r = start_thread(&l->fault_thread, fault_main, l, "fault");
 	if (r < 0) {
 		errno = -r;
-		return problem_errno(p, "cannot start a thread");
+		return problem_errno(p, "cannot start a thread (TasksMax=, kernel.threads-max, vm.max_map_count)");
 	}
 	l->active = true;
 	return 0;
@@ -608,11 +613,25 @@ bool lease_may_be_plain(const struct lease *l)
 /* ---- the page map, for people ---- */
 
 /* What two words must have in common to be told in one run. */
-static uint64_t told(uint64_t w)
+static uint64_t told(uint64_t w, bool ages)
 {
 	uint64_t t = (w & WORD_STATE_MASK) | (w & (WORD_BUSY | WORD_MOVING) ? WORD_MOVING : 0);
 
+	if (ages && word_state(w) == PAGE_RESIDENT)
+		t |= w & ~0ull << WORD_REF_SHIFT;
 	return t | (w & WORD_PIN_MASK ? WORD_PIN_MASK : 0) | (word_state(w) == PAGE_SHARED ? w & WORD_MAPPED : 0);
+}
+
+/* A page that was filled in a generation after the one that we see now is of age 0. */
+static uint64_t age_of(struct lease *l, uint64_t w)
+{
+	uint64_t age, most;
+
+	pthread_mutex_lock(&l->ledger_lock);
+	age = (l->epoch - word_ref(w)) & 0xffff;
+	most = l->epoch - l->epoch_oldest;
+	pthread_mutex_unlock(&l->ledger_lock);
+	return age > 0x8000 ? 0 : age < most ? age : most;
 }
 
 static uint64_t stored_bytes(struct lease *l, uint64_t page, uint64_t w)
@@ -631,7 +650,7 @@ static uint64_t stored_bytes(struct lease *l, uint64_t page, uint64_t w)
 	}
 }
 
-int lease_map_run(struct lease *l, uint64_t page, uint64_t end, struct map_run *ret)
+int lease_map_run(struct lease *l, uint64_t page, uint64_t end, bool ages, struct map_run *ret)
 {
 	uint64_t first, w;
 
@@ -644,12 +663,14 @@ int lease_map_run(struct lease *l, uint64_t page, uint64_t end, struct map_run *
 		.pinned = w & WORD_PIN_MASK, .mapped = is_mapped(w), .place = word_state(w) == PAGE_COMPRESSED ? cache_offset(word_ref(w)) : word_ref(w) };
 	if (word_state(w) == PAGE_RESIDENT)
 		ret->place = 0;
+	if (ages && word_state(w) == PAGE_RESIDENT)
+		ret->age = age_of(l, w);
 	do {
 		ret->run.count++;
 		ret->stored_bytes += stored_bytes(l, page, w);
 		page++;
 		w = page < end ? page_map_read(&l->map, page) : 0;
-	} while (page < end && told(w) == told(first));
+	} while (page < end && told(w, ages) == told(first, ages));
 	return 1;
 }
 

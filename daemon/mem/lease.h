@@ -89,7 +89,7 @@ bool lease_may_be_plain(const struct lease *l);
 /* After JOB_RELEASE's done: join the threads (ended) and free. */
 void lease_free(struct lease *l);
 
-/* Runs of the page map from `page` on: one call gives one maximal run of equal state and place.
+/* Runs of the page map from `page` on: one call gives one maximal run of equal state and, with `ages`, of equal age.
  * 1: *ret is the run; 0: `page` is beyond the end.  May be called from the control thread while the guest runs:
  * each word is read once, atomically. */
 enum page_state { PAGE_ZERO, PAGE_RESIDENT, PAGE_SHARED, PAGE_BREAKING, PAGE_COMPRESSED, PAGE_SWAPPED,
@@ -98,12 +98,13 @@ extern const char *const page_state_names[];
 struct map_run {
 	struct run run;
 	enum page_state state;
+	uint64_t age;		/* with `ages`, resident: generations of fills since it was filled, or seen in use */
 	bool in_transit, pinned, mapped;	/* mapped: from the pool */
 	uint64_t place;		/* compressed: byte offset in the cache; swapped: slot; shared, breaking: entry of
 				 * the pool; of the first page */
 	uint64_t stored_bytes;	/* what the run takes where it is, headers included */
 };
-int lease_map_run(struct lease *l, uint64_t page, uint64_t end, struct map_run *ret);
+int lease_map_run(struct lease *l, uint64_t page, uint64_t end, bool ages, struct map_run *ret);
 /* The next run of pages from `page` on whose words refer to consecutive entries of the pool (shared or breaking), looked for
  * in at most `most` words.  1: *ret; 0: none there.  *ret_next: where to look next.  As lease_map_run. */
 int lease_shared_run(struct lease *l, uint64_t page, uint64_t most, struct pool_run *ret, uint64_t *ret_next);

@@ -22,7 +22,7 @@
 int bench_init(struct bench *b)
 {
 	size_t bytes = 2 * RUN_MAX * PAGE_SIZE;
-	void *m = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	void *m = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	int r;
 
 	*b = (struct bench){ 0 };
@@ -31,13 +31,20 @@ int bench_init(struct bench *b)
 	b->buf = m;
 	b->spare = b->buf + RUN_MAX * PAGE_SIZE;
 	madvise(m, bytes, MADV_DONTDUMP);
-	/* best effort: RLIMIT_MEMLOCK may be small; the unit raises it */
-	(void)mlock(m, bytes);
 	direct_init(&b->direct);
 	r = codec_new(&b->codec);
 	if (r < 0)
 		bench_fini(b);
 	return r;
+}
+
+void bench_lock(struct bench *b)
+{
+	size_t bytes = 2 * RUN_MAX * PAGE_SIZE;
+
+	/* best effort: RLIMIT_MEMLOCK may be small; the unit raises it */
+	if (mlock(b->buf, bytes) < 0)
+		(void)madvise(b->buf, bytes, MADV_POPULATE_WRITE);
 }
 
 void bench_fini(struct bench *b)
@@ -146,7 +153,7 @@ static int from_cache(struct stores *s, struct bench *b, uint16_t lease, uint64_
 	const struct cache_object *o = cache_look(s->cache, word_ref(w));
 	int r;
 
-	if (o->page != (uint32_t)page || o->lease != lease || o->length > CACHE_OBJECT_MAX)
+	if (o->page != (uint32_t)page || o->lease != lease || !cache_is_whole(o, word_ref(w)))
 		return -EBADMSG;
 	r = codec_decompress(b->codec, o->data, o->length, to);
 	if (r == 0 && inject.cache_corrupt)

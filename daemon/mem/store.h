@@ -23,6 +23,8 @@ struct bench {
 	struct direct direct;
 };
 int bench_init(struct bench *b);
+/* Its memory is there and stays, as far as we may say so. */
+void bench_lock(struct bench *b);
 void bench_fini(struct bench *b);
 
 /* The page of an object of the cache, its word locked. */

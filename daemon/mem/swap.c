@@ -460,6 +460,36 @@ int swap_read(struct swap *s, uint64_t first, uint64_t number, unsigned count, v
 	return 0;
 }
 
+unsigned swap_read_pages(struct swap *s, struct direct *direct, const struct swap_page *pages, unsigned count)
+{
+	const uint64_t *sums = (const uint64_t *)s->sums->addr;
+	struct direct none = { 0 };
+	struct direct_part parts[RUN_MAX];
+	struct iovec v[RUN_MAX];
+	unsigned n = 0, right = 0;
+
+	for (unsigned i = 0; i < count; i++) {
+		v[i] = (struct iovec){ pages[i].to, PAGE_SIZE };
+		if (i && pages[i].slot == pages[i - 1].slot + 1)
+			parts[n - 1].count++;
+		else
+			parts[n++] = (struct direct_part){ .offset = (off_t)(pages[i].slot * PAGE_SIZE), .pages = v + i, .count = 1 };
+	}
+	if (inject.swap_read_errno)
+		return 0;
+	direct_read_parts(direct && s->direct ? direct : &none, s->fd, parts, n);
+	if (inject.swap_corrupt)
+		*(char *)pages[0].to ^= 1;
+	for (unsigned i = 0; i < n; i++) {
+		if (parts[i].result != (ssize_t)(parts[i].count * PAGE_SIZE))
+			return right;
+		for (unsigned k = 0; k < parts[i].count; k++, right++)
+			if (!verifies(pages[right].to, pages[right].number, sums[pages[right].slot]))
+				return right;
+	}
+	return right;
+}
+
 uint64_t swap_size_bytes(struct swap *s)
 {
 	uint64_t bytes;

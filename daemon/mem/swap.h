@@ -58,6 +58,14 @@ int swap_write(struct swap *s, uint64_t first, struct iovec *pages, const uint64
  * match.  `direct` may be NULL; otherwise the read is waited for without sleeping for up to `spin_us` (a guest waits for it). */
 int swap_read(struct swap *s, uint64_t first, uint64_t number, unsigned count, void *buf, struct direct *direct,
 	unsigned spin_us);
+/* A page that is wanted, and where. */
+struct swap_page {
+	uint64_t slot, number;
+	void *to;
+};
+/* Read and verify many (at most RUN_MAX): neighbouring slots by one read, all reads under way at once.  How many, from the first on,
+ * are right.  `direct` may be NULL. */
+unsigned swap_read_pages(struct swap *s, struct direct *direct, const struct swap_page *pages, unsigned count);
 
 /* What is set aside. */
 uint64_t swap_size_bytes(struct swap *s);

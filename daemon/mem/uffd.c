@@ -23,6 +23,9 @@ struct uffdio_poison {
 
 #define PROTECT_TRIES 1000
 
+const unsigned long uffd_requests[] = { UFFDIO_API, UFFDIO_REGISTER, UFFDIO_COPY, UFFDIO_ZEROPAGE, UFFDIO_CONTINUE, UFFDIO_WAKE,
+	UFFDIO_WRITEPROTECT, UFFDIO_POISON, 0 };
+
 int uffd_open_own(int *ret_fd)
 {
 	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_MISSING_SHMEM };

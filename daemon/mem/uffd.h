@@ -36,3 +36,5 @@ int uffd_poison(int fd, uint64_t address, uint64_t length);
 
 /* Whether fd is a userfaultfd at all (clients pass us descriptors). */
 bool uffd_is(int fd);
+/* The requests of ioctl that are made here, and nowhere else in memctld; ended by 0. */
+extern const unsigned long uffd_requests[];

@@ -568,6 +568,7 @@ void vm_numbers(struct vm *vm, struct vm_numbers *n)
 	n->cache_bytes = c.held_bytes;
 	n->cache_cap_bytes = c.cap_bytes;
 	n->swap_size_bytes = swap_size_bytes(vm->stores.swap);
+	n->overhead_max_bytes = vm_overhead_frames(&vm->config, n->swap_size_bytes / PAGE_SIZE) * PAGE_SIZE;
 	n->compressed_peak_bytes *= PAGE_SIZE;
 	n->swapped_peak_bytes *= PAGE_SIZE;
 	n->overhead_bytes = swap_map(vm->stores.swap) ? atomic_load(&swap_map(vm->stores.swap)->frames) * PAGE_SIZE : 0;

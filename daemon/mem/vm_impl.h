@@ -136,10 +136,14 @@ struct wait {
 
 /* A place that a sequential reader was seen at. */
 struct stream {
-	uint64_t next;
+	uint64_t next, reach;		/* it goes on between these: at `reach` if it has found all that is brought in ahead */
+	bool stored;			/* it finds more than zeros */
 	unsigned window;
 	unsigned age;
 };
+
+/* Faults that are remembered, to see which lie near one another. */
+#define RECENT_FAULTS 256u
 
 /* The threads of a lease that its client can hold. */
 enum holder { HOLD_WORKER, HOLD_FAULT, HOLDERS };
@@ -183,6 +187,7 @@ struct lease {
 	_Atomic uint64_t reclaim;	/* frames to free */
 	_Atomic bool reclaim_limit;	/* because of the VM's own limit */
 	bool refresh;			/* map `own` anew (under jobs_lock) */
+	struct run ahead;		/* what a stream will want next; count 0: nothing (under jobs_lock) */
 	uint64_t pokes;			/* of it, counted (under jobs_lock) */
 	bool share_poked;		/* there may be something to share, or to bring home (under jobs_lock) */
 	int refused_fds[4];		/* to be closed where it may block (under jobs_lock) */
@@ -207,8 +212,11 @@ struct lease {
 	_Atomic unsigned n_waits;
 
 	_Atomic uint64_t serving_ns;	/* when the event that is being served was read; 0: none is */
-	struct stream streams[STREAMS];	/* fault thread only */
+	struct bench fault_bench;	/* fault thread only, and these: */
+	struct stream streams[STREAMS];
 	unsigned stream_clock;
+	uint32_t recent[RECENT_FAULTS];	/* blocks of the last faults on stored pages, + 1, a ring; likewise */
+	unsigned recent_at;
 
 	_Atomic uint64_t share_part;	/* what it pays of the pool now (pool_part) */
 	struct share *share;		/* share.c; NULL: nothing of it is ever shared */
@@ -273,12 +281,32 @@ void lease_wake(struct lease *l, uint64_t page, uint64_t count);
 
 /* ---- content in (fill.c) ---- */
 
-/* Bring in `count` neighbouring pages whose words the caller has locked, all of one state (SWAPPED: neighbouring
- * slots), for which it has charged `count` frames.  Settles and unlocks all words, wakes the client's
- * waiters.  Returns how many are resident now; the rest keep their state and their frames are uncharged.  Only when a
- * guest waits for the first page is a store asked again and again, and the page lost in the end if it fails. */
+static inline bool is_mapped(uint64_t w)
+{
+	return word_state(w) == PAGE_BREAKING ||
+		((word_state(w) == PAGE_SHARED || word_state(w) == PAGE_LOST) && (w & WORD_MAPPED));
+}
+
+/* For whom: a guest that waits for the first page; a stream that is about to read them (fault thread); the worker's jobs. */
+enum fill_for { FILL_FAULT, FILL_AHEAD, FILL_JOB };
+/* Whether a page can be brought in by one run with another: where its content is does not matter, but what is in the balloon
+ * leaves it alone or with its like. */
+static inline bool fill_joins(uint64_t first, uint64_t w)
+{
+	return !(w & WORD_BUSY) && word_state(w) != PAGE_RESIDENT && word_state(w) != PAGE_LOST && !is_mapped(w) &&
+		(word_state(w) == PAGE_BALLOONED) == (word_state(first) == PAGE_BALLOONED);
+}
+/* Bring in `count` neighbouring pages whose words the caller has locked (fill_joins), for which it has charged `count`
+ * frames.  Settles and unlocks all words, wakes the client's waiters.  Returns how many are resident now; the rest keep their
+ * state and their frames are uncharged.  Only when a guest waits for the first page is a store asked again and again, and
+ * the page lost in the end if it fails. */
 unsigned fill_run(struct lease *l, struct bench *b, uint64_t page, unsigned count, const uint64_t *before,
-	bool guest_waits);
+	enum fill_for who);
+/* Charge and lock the pages behind the `have` that are locked, as far as they come in by one run with these; with none, none that is
+ * in the balloon.  How many are locked then. */
+unsigned fill_gather(struct lease *l, uint64_t page, unsigned have, unsigned most, uint64_t *before);
+/* Bring in what of the range a stream will find missing, as long as there are frames and nobody else has the pages.  Pages. */
+unsigned fill_ahead(struct lease *l, struct bench *b, struct run range, enum fill_for who);
 /* A fault on a page that should be resident: give it a zero page if the client punched it out. */
 void fill_discarded(struct lease *l, uint64_t page, uint64_t before);
 /* Map the daemon's own mapping (again). */
@@ -357,11 +385,6 @@ void share_answered(struct lease *l, uint64_t order, int r, const uint8_t *bits,
 void share_end(struct lease *l);
 /* Pages of [page, page + count) that the client says are private copies, of those in `mask`: bits.  -errno: it does not say. */
 int share_ask_private(struct lease *l, uint64_t page, uint64_t mask, uint64_t *ret_bits);
-static inline bool is_mapped(uint64_t w)
-{
-	return word_state(w) == PAGE_BREAKING ||
-		((word_state(w) == PAGE_SHARED || word_state(w) == PAGE_LOST) && (w & WORD_MAPPED));
-}
 
 /* ---- which pages (victim.c) ---- */
 struct victims;
@@ -423,6 +446,8 @@ bool lease_lock_word(struct lease *l, uint64_t page, uint64_t timeout_ns, uint64
 void lease_wait_poke(struct lease *l, uint64_t *seen, uint64_t timeout_ns);
 void lease_request_reclaim(struct lease *l, uint64_t frames, bool limit);
 void lease_request_refresh(struct lease *l);
+/* Bring this in beside everything else; what was asked for before and is not begun is forgotten. */
+void lease_request_ahead(struct lease *l, struct run range);
 /* Do what reclaim has asked for meanwhile; long jobs call it between two steps, holding no word. */
 void lease_serve_reclaim(struct lease *l);
 /* Run the audits that wait for this worker: a job that waits for its client does, so that nobody else waits for that client. */

@@ -33,6 +33,16 @@ void lease_request_refresh(struct lease *l)
 	pthread_mutex_unlock(&l->jobs_lock);
 }
 
+void lease_request_ahead(struct lease *l, struct run range)
+{
+	pthread_mutex_lock(&l->jobs_lock);
+	if (!l->ended && !atomic_load(&l->staying)) {
+		l->ahead = range;
+		pthread_cond_signal(&l->jobs_cond);
+	}
+	pthread_mutex_unlock(&l->jobs_lock);
+}
+
 int lease_submit(struct lease *l, struct job *job)
 {
 	bool ranged = job->kind < JOB_GATHER;
@@ -288,9 +298,7 @@ int lease_bring_in(struct lease *l, struct run range, bool wait, uint64_t *ret_p
 				segment_uncharge(l->memory, 1);
 				break;
 			}
-			if (word_state(before[n]) == PAGE_RESIDENT || word_state(before[n]) == PAGE_LOST ||
-				is_mapped(before[n]) || word_state(before[n]) != word_state(before[0]) ||
-				(word_state(before[0]) == PAGE_SWAPPED && word_ref(before[n]) != word_ref(before[0]) + n)) {
+			if (!fill_joins(before[0], before[n])) {
 				word_unlock(lease_word(l, page + n), before[n]);
 				lease_wake(l, page + n, 1);
 				segment_uncharge(l->memory, 1);
@@ -306,7 +314,7 @@ int lease_bring_in(struct lease *l, struct run range, bool wait, uint64_t *ret_p
 			continue; /* became resident, or changed: look again */
 		}
 		CRASH_POINT("populate.locked");
-		n = fill_run(l, &l->bench, page, n, before, false);
+		n = fill_run(l, &l->bench, page, n, before, FILL_JOB);
 		if (!n)
 			return atomic_load(&l->ending) ? -ESHUTDOWN : -EIO;
 		*ret_pages += n;
@@ -583,15 +591,17 @@ void lease_serve_audits(struct lease *l)
 	}
 }
 
-static struct job *next_job(struct lease *l, bool *ret_refresh, bool *ret_share)
+static struct job *next_job(struct lease *l, bool *ret_refresh, bool *ret_share, struct run *ret_ahead)
 {
 	struct job *job;
 
 	pthread_mutex_lock(&l->jobs_lock);
-	while (!l->jobs && !l->refresh && !atomic_load(&l->reclaim) && !l->n_refused_fds && !l->share_poked)
+	while (!l->jobs && !l->refresh && !atomic_load(&l->reclaim) && !l->n_refused_fds && !l->share_poked && !l->ahead.count)
 		pthread_cond_wait(&l->jobs_cond, &l->jobs_lock);
 	*ret_share = l->share_poked;
 	l->share_poked = false;
+	*ret_ahead = l->ahead;
+	l->ahead.count = 0;
 	while (l->n_refused_fds) {
 		int fd = l->refused_fds[--l->n_refused_fds];
 
@@ -642,11 +652,15 @@ void *worker_main(void *arg)
 	lease_settle_unsure(l);
 	for (;;) {
 		bool refresh, share;
-		struct job *job = next_job(l, &refresh, &share);
+		struct run ahead;
+		struct job *job = next_job(l, &refresh, &share, &ahead);
 
 		/* fills wait for it, also those of this thread */
 		while (refresh && !atomic_load(&l->ending) && own_map(l) < 0)
 			nanosleep(&pause, NULL);
+		/* a guest is about to need it; it is one run, and takes no frame that is not there */
+		if (ahead.count && !atomic_load(&l->staying))
+			fill_ahead(l, &l->bench, ahead, FILL_JOB);
 		lease_serve_reclaim(l);
 		/* a step at a time, so that jobs and reclaim never wait for more than one */
 		if (share && l->share && !atomic_load(&l->staying) && share_step(l))

@@ -14,12 +14,15 @@ EXPECTED = [
     "bin/memctl", "sbin/memctld", "include/memctl.h", "lib*/libmemctl.so", "lib*/libmemctl.so.0",
     "lib*/memctl/libmemctl-preload.so", "lib*/pkgconfig/memctl.pc", "lib/systemd/system/memctld.service",
     "lib/systemd/system/memctl-metrics.service", "lib/systemd/system/memctl-metrics.timer",
+    "sbin/memctl-exporter", "lib/systemd/system/memctl-exporter.service", "lib/systemd/system/memctl-exporter.socket",
+    "share/doc/memctl/prometheus/memctl.rules.yml", "share/doc/memctl/prometheus/README.md", "share/doc/memctl/grafana/memctl.json",
+    "share/fish/vendor_completions.d/memctl.fish",
     "lib/systemd/system-generators/memctl-generator",
     "lib/sysusers.d/memctl.conf", "lib/tmpfiles.d/memctl.conf", "lib/sysctl.d/60-memctl.conf", "lib/udev/rules.d/60-memctl.rules",
     "share/doc/memctl/README.md", "share/bash-completion/completions/memctl",
 ]
 PAGES = ["man1/memctl.1", "man1/memctl-vm-list.1", "man3/libmemctl.3", "man3/memctl_pin.3", "man5/memctld.conf.5", "man7/org.memctl.7",
-         "man7/memctl-memory.7", "man8/memctld.8"]
+         "man7/memctl-memory.7", "man8/memctld.8", "man8/memctl-exporter.8"]
 INSTALLED = {}
 
 
@@ -70,8 +73,27 @@ test_files_are_where_they_belong.seconds = 240
 def test_nothing_of_the_tests_is_installed():
     root = installed()
     strange = [n for top, _, names in os.walk(root) for n in names
-               if n.startswith(("unit-", "demo-", "puppet", "system-")) or n.endswith((".a", ".py"))]
+               if n.startswith(("unit-", "demo-", "puppet", "system-")) or n.endswith(".a") or
+               (n.endswith(".py") and not top.endswith("-packages/memctl"))]
     check(not strange, "installed: %s" % ", ".join(strange))
+
+
+def test_zsh_and_python_find_their_part():
+    """Asked, not looked at: the places differ between distributions."""
+    root = installed()
+    if os.path.exists("/usr/bin/python3"):
+        places = subprocess.run(["/usr/bin/python3", "-c", "import sys; print('\\n'.join(sys.path))"], capture_output=True, text=True,
+                                check=True).stdout.split()
+        found = [p for p in places if os.path.exists(root + p + "/memctl/py.typed")]
+        check(len(found) == 1, "the package is in none of %s" % places)
+        library = next(top for top, _, names in os.walk(root) if "libmemctl.so.0" in names)
+        result = subprocess.run(["/usr/bin/python3", "-B", "-c", "import memctl; print(memctl.version())"], capture_output=True, text=True,
+                                env=dict(os.environ, PYTHONPATH=root + found[0], LD_LIBRARY_PATH=library), check=False)
+        check(result.returncode == 0 and result.stdout.strip(), result.stderr)
+    if not shutil.which("zsh"):
+        skip("zsh is not installed")
+    places = subprocess.run(["zsh", "-fc", "print -l $fpath"], capture_output=True, text=True, check=True).stdout.split()
+    check(any(os.path.exists(root + p + "/_memctl") for p in places), "_memctl is in none of %s" % places)
 
 
 def test_sample_configuration_is_accepted():

@@ -365,6 +365,15 @@ static int do_fd_punch(char **w, struct memctl_error *e)
 	return 0;
 }
 
+/* Room in the memfd that nothing was written to: neither a hole nor data. */
+static int do_fd_allocate(char **w, struct memctl_error *e)
+{
+	if (fallocate(lease_fd_of(w), 0, (off_t)(number(w, 2) * PAGE), (off_t)(number(w, 3) * PAGE)) < 0)
+		return -errno;
+	puts("ok");
+	return 0;
+}
+
 static struct {
 	pthread_t thread;
 	int fd;
@@ -604,6 +613,7 @@ static const struct command {
 	{ "fd_read", 4, true, do_fd_read },	/* L FIRST COUNT -> pages that are not zero */
 	{ "fd_write", 6, true, do_fd_write },	/* L FIRST COUNT SEED KIND */
 	{ "fd_punch", 4, true, do_fd_punch },
+	{ "fd_allocate", 4, true, do_fd_allocate },
 	{ "fd_hold", 2, true, do_fd_hold },
 	{ "data", 2, true, do_data },		/* L -> [[page, count], ...] */
 	{ "smaps", 2, true, do_smaps },		/* L -> unregistered pages, mappings */

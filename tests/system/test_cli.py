@@ -17,8 +17,9 @@ from system.puppet import MIB, Puppet, daemon  # noqa: E402
 
 MEMCTL = os.path.join(build_dir(), "cli", "memctl")
 OK, DIFFERENCE, NO_MEMORY, NOT_FOUND, SYSTEM, PERMISSION, TIMEOUT, USAGE, UNREACHABLE = 0, 1, 2, 3, 4, 5, 6, 16, 69
-COMMANDS = ["status", "vm list", "vm show", "vm set", "vm page-in", "vm rm", "vm release", "vm pmap", "share groups", "share top", "share scan", "explain", "events", "explain-event", "stat", "history", "audit",
-            "doctor", "daemon stop", "daemon reload", "daemon upgrade", "config show", "config vms", "run", "tune", "catalogue", "metrics",
+COMMANDS = ["status", "vm list", "vm show", "vm set", "vm page-in", "vm rm", "vm release", "vm pmap", "share groups", "share top",
+            "share scan", "explain", "events", "explain-event", "stat", "history", "report",
+            "heat", "top", "audit", "doctor", "daemon stop", "daemon reload", "daemon upgrade", "config show", "config vms", "run", "tune", "catalogue", "metrics",
             "version", "help"]
 
 

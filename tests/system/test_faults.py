@@ -116,6 +116,46 @@ def test_fault_around_content():
         d.audit()
 
 
+def test_stream_of_a_mix():
+    """What is read in order comes 64 pages an event, wherever each of them is; also where some of them are there already."""
+    with daemon(96, settings=["ShareScanTime=0"]) as d, Puppet(d, "vm", 24, limit=12) as p:
+        p.do("fill", 0, 0, 1024, 8, "mix")
+        p.evict(0, 1024, 2048, PRESS * 3)
+        found = set(p.states(0, 1024))
+        check(found >= {"zero", "compressed", "swapped"}, "all kinds are there: %s" % found)
+        for page in range(512, 1024, 37):
+            p.check(page, 1, 8, "mix")
+        before = p.numbers()
+        p.check(0, 1024, 8, "mix")
+        after = p.numbers()
+        events, refaults = after["events"] - before["events"], after["refault_pages"] - before["refault_pages"]
+        check(refaults > 500, "pages came back: %d" % refaults)
+        check(events < 128, "64 pages an event, and some waits: %d" % events)
+        d.audit()
+
+
+def faults_near(pages, count):
+    """Events of so many pages out of the first, in no order, that were evicted; and what was brought in beside them."""
+    with daemon(192, settings=["ShareScanTime=0"]) as d, Puppet(d, "vm", 96, limit=32) as p:
+        p.do("fill", 0, 0, pages, 9, "text")
+        p.evict(0, pages, pages, PRESS * 9)
+        check_eq(set(p.states(0, pages)), {"compressed"}, "states after eviction")
+        before = p.numbers()
+        for i in range(count):
+            p.check(i * 37 % count * (pages // count), 1, 9, "text")
+        after = p.numbers()
+        d.audit()
+        return after["events"] - before["events"], after["around_pages"] - before["around_pages"]
+
+
+def test_faults_that_lie_near_one_another():
+    """The rest of their block comes; of pages that lie far apart nothing does."""
+    events, around = faults_near(512, 400)
+    check(around > 100 and events < 300, "%d events, %d pages beside them" % (events, around))
+    events, around = faults_near(6000, 60)
+    check(events >= 60 and around == 0, "%d events, %d pages beside them" % (events, around))
+
+
 def test_discard_reads_zero():
     with daemon(96) as d, Puppet(d, "vm", 24, limit=8) as p:
         for evict in (False, True):

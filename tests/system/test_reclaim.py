@@ -128,6 +128,28 @@ def test_foreign_discard():
         d.audit()
 
 
+def test_allocated_behind_our_back():
+    """Room that a client has made in its memfd by fallocate is no data to SEEK_DATA and in the way of UFFDIO_COPY: what comes in
+    beside it comes in, nobody waits for it for ever, neither the guest nor the worker, and the audit goes through."""
+    with daemon(64) as d, Puppet(d, "vm", 24) as p:
+        p.do("fill", 0, 0, 1024, 1, "text")
+        p.do("fd_allocate", 0, 1100, 8)
+        p.do("fill", 0, 1024, 64, 1, "text", seconds=20)	# a stream comes to it
+        p.do("fill", 0, 1088, 64, 1, "text", seconds=20)
+        p.check(0, 1152, 1, "text")
+        p.do("fd_allocate", 0, 2000, 8)
+        try:
+            p.do("populate", 0, 1984, 64, seconds=20)	# a job comes to it
+        except Refused as e:
+            check(e.name, str(e))
+        p.do("fill", 0, 1984, 64, 1, "text", seconds=20)
+        p.check(1984, 64, 1, "text")
+        p.do("fd_punch", 0, 100, 8)
+        p.do("fd_allocate", 0, 100, 8)
+        p.check(100, 8, 0, "zero")
+        d.audit()
+
+
 def test_limit():
     """A VM stays below its own limit while the arena has room, and pays by its own counter."""
     with daemon(128) as d, Puppet(d, "limited", 32, limit=8) as p:

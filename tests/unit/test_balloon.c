@@ -145,7 +145,7 @@ static enum page_state state_of(uint64_t page)
 {
 	struct map_run r;
 
-	CHECK_EQ(lease_map_run(lease, page, UINT64_MAX, &r), 1);
+	CHECK_EQ(lease_map_run(lease, page, UINT64_MAX, false, &r), 1);
 	return r.state;
 }
 
@@ -253,6 +253,44 @@ static void a_touch_takes_one_page_out(void)
 	CHECK_EQ(n.balloon_touched_pages, 9);
 	CHECK_EQ(n.refault_pages, 0);
 	audit();
+	end();
+}
+
+/* Content is read in order from page 0 up to the balloon, with all that comes in beside it. */
+static uint64_t stream_towards_the_balloon(void)
+{
+	uint64_t left;
+
+	begin();
+	fill(0, 512);
+	CHECK_EQ(inflate(384, 64), 64);
+	for (unsigned i = 0; i < 512; i += 64)
+		act(JOB_DONT_NEED, i, 64);
+	CHECK(state_of(0) == PAGE_COMPRESSED && state_of(383) == PAGE_COMPRESSED && state_of(448) == PAGE_COMPRESSED);
+	for (unsigned i = 0; i < 384; i++)
+		CHECK_EQ(ram[i * PAGE_SIZE + 1], 1 + i % 255);
+	/* the worker has nothing under way when it comes to this */
+	act(JOB_WILL_NEED, 0, 1);
+	left = in_balloon();
+	audit();
+	return left;
+}
+
+static void a_stream_ends_at_the_balloon(void)
+{
+	struct vm_numbers n;
+
+	CHECK_EQ(stream_towards_the_balloon(), 64);
+	vm_numbers(vm, &n);
+	CHECK(n.around_pages > 256 && n.events < 64);
+	CHECK_EQ(n.balloon_touched_pages, 0);
+	/* and is one again behind it */
+	for (unsigned i = 448; i < 512; i++)
+		CHECK_EQ(ram[i * PAGE_SIZE + 1], 1 + i % 255);
+	end();
+	inject.twin_balloon_ahead = true;
+	CHECK(stream_towards_the_balloon() < 64);
+	inject.twin_balloon_ahead = false;
 	end();
 }
 
@@ -500,7 +538,7 @@ int main(int argc, char **argv)
 		SCENARIO(a_touch_takes_one_page_out),
 		SCENARIO(what_is_refused_stays),
 		SCENARIO(what_is_late_is_not_done),
-		SCENARIO(the_twins_lose),
+		SCENARIO(a_stream_ends_at_the_balloon), SCENARIO(the_twins_lose),
 		SCENARIO(a_lease_that_leaves_gives_nothing),
 		SCENARIO(the_cap_holds),
 		SCENARIO(a_new_driver_finds_it_empty),

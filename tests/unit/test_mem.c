@@ -588,6 +588,52 @@ static void swap_gives_back_what_it_took(void)
 	drop_arena();
 }
 
+/* Neighbours together, the rest each from its place, into buffers in any order; what comes after damage is not given. */
+static void swap_reads_many_at_once(void)
+{
+	static const unsigned slots[] = { 40, 41, 42, 3, 60, 61, 9, 7, 8, 30, 20, 22, 24, 26, 28, 11, 13, 15, 17, 19, 50, 52 };
+	enum { N = sizeof slots / sizeof *slots };
+	uint8_t *out = aligned_pages(RUN_MAX), *in = aligned_pages(RUN_MAX), other[PAGE_SIZE];
+	struct direct direct, *readers[] = { &direct, NULL };
+	struct swap_page want[N];
+	struct iovec v[RUN_MAX];
+	uint64_t first, numbers[RUN_MAX];
+	struct swap *s;
+
+	direct_init(&direct);
+	make_arena(UINT64_MAX);
+	CHECK(swap_new(&s, arena, &payer, nobody, "/var/tmp", &(struct swap_room){ 1 << 20, 1 << 20, .late = false }, &problem) == 0);
+	for (unsigned i = 0; i < RUN_MAX; i++) {
+		fill_text(out + i * PAGE_SIZE, i + 1);
+		v[i] = (struct iovec){ out + i * PAGE_SIZE, PAGE_SIZE };
+		numbers[i] = swap_number(3, 5000 - i);
+	}
+	CHECK_EQ(swap_alloc(s, RUN_MAX, &first), RUN_MAX);
+	CHECK(swap_write(s, first, v, numbers, RUN_MAX) == 0);
+	for (unsigned i = 0; i < N; i++)
+		want[i] = (struct swap_page){ first + slots[i], numbers[slots[i]], in + (N - 1 - i) * PAGE_SIZE };
+	for (unsigned r = 0; r < 2; r++) {
+		memset(in, 0, RUN_MAX * PAGE_SIZE);
+		CHECK_EQ(swap_read_pages(s, readers[r], want, N), N);
+		for (unsigned i = 0; i < N; i++)
+			CHECK(!memcmp(in + (N - 1 - i) * PAGE_SIZE, out + slots[i] * PAGE_SIZE, PAGE_SIZE));
+		inject.swap_read_errno = EIO;
+		CHECK_EQ(swap_read_pages(s, readers[r], want, N), 0);
+		inject.swap_read_errno = 0;
+		want[4].number++;
+		CHECK_EQ(swap_read_pages(s, readers[r], want, N), 4);
+		want[4].number--;
+	}
+	/* damage on the disk, in the middle of neighbours */
+	fill_text(other, 99);
+	memcpy(out, other, PAGE_SIZE);
+	CHECK(swap_write(s, first + 61, &(struct iovec){ out, PAGE_SIZE }, numbers, 1) == 0);
+	CHECK_EQ(swap_read_pages(s, &direct, want, N), 5);
+	direct_fini(&direct);
+	swap_free(s);
+	drop_arena();
+}
+
 /* A word that was damaged into naming a slot that is another page's. */
 static void swap_finds_another_pages_slot(void)
 {
@@ -737,7 +783,7 @@ int main(int argc, char **argv)
 		SCENARIO(a_word_has_one_holder), SCENARIO(codec_gives_back_what_it_took), SCENARIO(cache_keeps_objects),
 		SCENARIO(cache_oldest_block_holds_the_oldest), SCENARIO(cache_is_cleaned_of_holes), SCENARIO(cache_has_a_cap),
 		SCENARIO(swap_finds_another_pages_slot),
-		SCENARIO(swap_gives_back_what_it_took), SCENARIO(swap_finds_damage),
+		SCENARIO(swap_gives_back_what_it_took), SCENARIO(swap_reads_many_at_once), SCENARIO(swap_finds_damage),
 		SCENARIO(a_read_is_waited_for_in_the_quicker_way), SCENARIO(swap_is_allocated_or_refused),
 		SCENARIO(swap_grows_whole_or_not),
 		{ 0 } });
