@@ -15,11 +15,13 @@
 #include "ops_stop.h"
 #include "mem/host.h"
 #include "mem/inject.h"
+#include "mem/locked.h"
 #include "memory_max.h"
 #include "notify.h"
 #include "page_in.h"
 #include "plan_log.h"
 #include "reload.h"
+#include "seccomp_filter.h"
 #include "record/history.h"
 
 #include <errno.h>
@@ -27,6 +29,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -209,6 +212,8 @@ static int start_server(struct daemon *d, struct problem *p)
 		.sessions_per_uid = (unsigned)d->config.max_sessions_per_user,
 		.output_max_bytes = d->config.max_queued_replies,
 		.message_max_bytes = WIRE_CALL_MAX,
+		.unweighed = inject.twin_unweighed,
+		.none_apart = inject.twin_none_apart,
 	};
 	struct server_events events = {
 		.urgent = dispatch_urgent,
@@ -365,6 +370,25 @@ static int check_memory_limit(struct daemon *d, struct problem *p)
 	return 0;
 }
 
+/* What memctld can do beyond its task is taken from it, before there is any thread and any client.  A host on which that cannot be done
+ * is served all the same: its guests are. */
+static void confine(const struct daemon *d)
+{
+	int r = 0;
+
+	if (inject.twin_unconfined)
+		return;
+	/* no core files, which would hold tokens, and no debugger of another process of our user */
+	if (seccomp_filter_is_built() && prctl(PR_SET_DUMPABLE, 0) < 0)
+		r = -errno;
+	if (r == 0 && d->config.seccomp)
+		r = seccomp_filter_apply();
+	if (r == -ENOSYS && !seccomp_filter_is_built())
+		event_tell(EVENT_UNCONFINED, NULL, "built without libseccomp: memctld may make any system call");
+	else if (r < 0)
+		event_tell(EVENT_UNCONFINED, NULL, "memctld may make any system call: %s", strerror(-r));
+}
+
 static int start(struct daemon *d, struct problem *p)
 {
 	int r;
@@ -379,9 +403,13 @@ static int start(struct daemon *d, struct problem *p)
 			p, -r, PROBLEM_SYSTEM, 0, 0, "MEMCTLD_TWIN or MEMCTLD_INJECT is not understood");
 	if (inject.twin_events_uncounted)
 		events_tell_all();
+	locked_code();
+	confine(d);
 	r = reload_new(&d->reload, d);
 	if (r < 0)
 		return problem_set(p, -r, PROBLEM_SYSTEM, 0, 0, "out of memory");
+	if (inject.try_forbidden)
+		seccomp_filter_try();
 	r = start_signals(d, p);
 	if (r < 0)
 		return r;

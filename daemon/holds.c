@@ -15,7 +15,9 @@ static void kill_holder(struct daemon *d, struct client *c, uint64_t since_ns)
 {
 	unsigned long long s = (now_ns() - since_ns) / NS_PER_S;
 	const char *name = vm_config(c->vm)->name;
-	int fd = process_open(c->peer.pid, c->peer_started);
+	/* If it is not known when its process began, another one may have its number: who connects, hands the connection on and ends
+	 * would have anybody killed who comes to it. */
+	int fd = c->peer.started ? process_open(c->peer.pid, c->peer.started) : -ESRCH;
 	int r = fd < 0 ? fd : process_kill(fd);
 
 	if (fd >= 0)

@@ -10,6 +10,8 @@
 #include "resources.h"
 #include "base/clock.h"
 #include "base/events.h"
+#include "base/process.h"
+#include "mem/inject.h"
 #include "policy/admission.h"
 
 #include <assert.h>
@@ -433,10 +435,13 @@ void do_register(struct daemon *d, struct call *call, const struct op_register_i
 		return;
 	}
 	c->peer = *session_peer(call->session);
+	if (inject.twin_peer_late)
+		c->peer.started = process_started(c->peer.pid);
 	share_begin(c, &sharing);
 	decisions_made(c, file);
 	c->calls = call->session;
 	session_set_userdata(call->session, c);
+	session_count_apart(call->session);
 	client_keep(c);
 	event_tell(EVENT_VM_REGISTERED, EVENT_OF(.vm = vc.name, .session = c->peer.pid), "VM %s: registered by pid %d of user %u, %llu MiB%s%s",
 		vc.name, (int)c->peer.pid, (unsigned)c->peer.uid, (unsigned long long)(vc.size_bytes >> 20), file ? ", as decided by " : "",
@@ -471,6 +476,7 @@ void do_attend(struct daemon *d, struct call *call, const struct op_attend_in *i
 		}
 		c->attending = call->session;
 		session_set_userdata(call->session, c);
+		session_count_apart(call->session);
 		orders_attach(c->orders, call);
 		resume_end(c);
 		return;

@@ -38,7 +38,6 @@ struct client {
 	struct session *calls;		/* NULL once closed */
 	struct session *attending;	/* the orders connection, NULL: none (yet) */
 	struct session_peer peer;
-	uint64_t peer_started;		/* when its process began, in the kernel's ticks; 0: unknown */
 	uint64_t token;
 	uint64_t registered_ns;
 	struct policy_sharing share;

@@ -363,6 +363,7 @@ void dispatch_call(struct call *c, void *userdata)
 			refuse_field(c, WIRE_ERROR_InvalidParameter, fault.field, "%s", fault.text);
 		return;
 	}
+	call_was_read(c);
 	if (may_call(d, c, op, &in)) {
 		if (op->class == OP_CLASS_CLIENT && (!client || !client_calls_on(client, c->session)))
 			refuse(c, WIRE_ERROR_BadState, "No VM is registered on this connection: call Register first.");

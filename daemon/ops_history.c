@@ -1,5 +1,5 @@
-/* History: rows of the metrics database, read and written down by the history's own thread (record/history.h); this thread only asks
- * and answers. */
+/* History, HistoryVms, Plans: rows of the metrics database, read and written down by the history's own thread (record/history.h);
+ * this thread only asks and answers. */
 #include "ops_history.h"
 #include "catalogue.h"
 #include "ops_client.h"
@@ -7,6 +7,8 @@
 
 #include "base/clock.h"
 #include "base/list.h"
+#include "plan_log.h"
+#include "policy/state.h"
 #include "proto/writer.h"
 #include "record/history.h"
 
@@ -102,11 +104,87 @@ static bool take_row(struct history_question *q, const struct history_row *row)
 	return o->length < a->bytes_most;
 }
 
+static bool take_vm(struct history_question *q, const struct history_vm *vm)
+{
+	struct asking *a = container_of(q, struct asking, q);
+
+	writer_object(&a->rows, NULL);
+	writer_str(&a->rows, "vm", vm->name);
+	writer_u64(&a->rows, "first_ms", vm->first_ms);
+	writer_u64(&a->rows, "last_ms", vm->last_ms);
+	writer_end(&a->rows);
+	return a->rows.length < a->bytes_most;
+}
+
+/* ---- plans ---- */
+
+/* What a decision is: plans that differ in nothing of this are told as one. */
+static const char *const decides[] = { "cause", "technique", "reason", "next_state", NULL };
+
+/* A number that names something: of a version that had more of them, it is unknown. */
+static void write_word(struct writer *o, const char *name, const char *const *words, size_t n, uint64_t value)
+{
+	writer_str(o, name, value < n ? words[value] : "unknown");
+}
+
+static void write_plan_number(struct writer *o, const char *name, uint64_t value)
+{
+	if (!strcmp(name, "cause"))
+		write_word(o, name, policy_cause_names, POLICY_CAUSES, value);
+	else if (!strcmp(name, "technique"))
+		write_word(o, name, policy_technique_names, POLICY_TECHNIQUES, value);
+	else if (!strcmp(name, "reason")) {
+		write_word(o, name, policy_reason_names, POLICY_REASON_COUNT, value);
+		write_word(o, "why", policy_reason_sentences, POLICY_REASON_COUNT, value);
+	} else if (value >= INT64_MAX)	/* none: SQLite's numbers end there */
+		writer_null(o, name);
+	else
+		writer_u64(o, name, value);
+}
+
+static bool take_plans(struct history_question *q, const struct history_plans *plans)
+{
+	struct asking *a = container_of(q, struct asking, q);
+	struct writer *o = &a->rows;
+
+	writer_object(o, NULL);
+	writer_u64(o, "from_ms", plans->from_ms);
+	writer_u64(o, "last_ms", plans->last_ms);
+	writer_u64(o, "plans", plans->count);
+	for (size_t i = 0; i < plan_log_number_count; i++)
+		if (!strcmp(plan_log_numbers[i].name, "next_state"))
+			write_word(o, "state", host_state_names, HOST_STATES, plans->host_values[i]);
+	for (size_t i = 0; i < plan_log_vm_number_count; i++)
+		write_plan_number(o, plan_log_vm_numbers[i].name, plans->values[i]);
+	writer_end(o);
+	return o->length < a->bytes_most;
+}
+
+/* ---- the answer ---- */
+
+static void reply(struct asking *a)
+{
+	struct history_question *q = &a->q;
+	char *rows = writer_take(&a->rows, NULL);
+	struct op_history_out out = { .step = q->step_ms / 1000, .next = q->next_ms, .rows = rows };
+	struct op_history_vms_out vms = { .vms = rows };
+	struct op_plans_out plans = { .next = q->next_ms, .plans = rows };
+
+	if (!rows)
+		refuse(a->call, WIRE_ERROR_System, "memctld is out of memory for this reply.");
+	else if (q->seen_vm)
+		call_reply(a->call, &ops[OP_history_vms], &vms, NULL, 0);
+	else if (q->plans)
+		call_reply(a->call, &ops[OP_plans], &plans, NULL, 0);
+	else
+		call_reply(a->call, &ops[OP_history], &out, NULL, 0);
+	free(rows);
+}
+
 static void conclude(struct post *p)
 {
 	struct asking *a = container_of(p, struct asking, post);
 	struct history_question *q = &a->q;
-	struct op_history_out out = { .step = q->step_ms / 1000, .next = q->next_ms };
 
 	writer_end(&a->rows);
 	if (q->error) {
@@ -115,12 +193,7 @@ static void conclude(struct post *p)
 	} else if (q->vm[0] && !q->seen && !client_find(a->daemon, q->vm)) {
 		refuse_vm(a->call, WIRE_ERROR_NoSuchVm, q->vm);
 	} else {
-		out.rows = writer_take(&a->rows, NULL);
-		if (out.rows)
-			call_reply(a->call, &ops[OP_history], &out, NULL, 0);
-		else
-			refuse(a->call, WIRE_ERROR_System, "memctld is out of memory for this reply.");
-		free(out.rows);
+		reply(a);
 	}
 	asking_free(a);
 }
@@ -197,27 +270,44 @@ static int choose_columns(struct asking *a, const char *names, const char **ret_
 	return r;
 }
 
-/* ---- the call ---- */
+/* ---- the calls ---- */
 
-static bool is_right(struct call *call, const struct op_history_in *in, uint64_t until_ms)
+/* Whether this may be asked now; otherwise it was refused. */
+static bool may_ask(struct daemon *d, struct call *call, const char *vm, uint64_t since_ms, uint64_t until_ms)
 {
-	unsigned level = 0;
-
-	/* compared as seconds: a product might wrap */
-	while (level < LEVELS && in->step != levels[level].step_ms / 1000)
-		level++;
-	if (in->vm[0] && !is_name(in->vm))
+	if (!d->history)
+		refuse(call, WIRE_ERROR_BadState, "memctld keeps no history: its setting metrics is none.");
+	else if (vm && !is_name(vm))
 		refuse_field(call, WIRE_ERROR_InvalidName, "vm", NULL);
-	else if (in->step && level == LEVELS)
-		refuse_field(call, WIRE_ERROR_InvalidValue, "step", "Steps are 1, 10, 60 and 3600 seconds, and 0 for automatic.");
-	else if (in->since >= until_ms)
+	else if (since_ms >= until_ms)
 		refuse_field(call, WIRE_ERROR_InvalidValue, "since", "The time that is asked for ends before it begins.");
+	else if (asked_by(session_peer(call->session)->uid) >= ASKED_MOST)
+		refuse(call, WIRE_ERROR_BadState, "This user asks for history %u times at once already: ask again when one is answered.",
+			ASKED_MOST);
 	else
 		return true;
 	return false;
 }
 
-static struct asking *asking_new(struct daemon *d, struct call *call, const struct op_history_in *in, uint64_t until_ms)
+static uint64_t until_of(uint64_t until_ms)
+{
+	return until_ms ? until_ms : wall_ns() / NS_PER_MS + 1;
+}
+
+static bool is_step(struct call *call, uint64_t seconds)
+{
+	unsigned level = 0;
+
+	/* compared as seconds: a product might wrap */
+	while (level < LEVELS && seconds != levels[level].step_ms / 1000)
+		level++;
+	if (!seconds || level < LEVELS)
+		return true;
+	refuse_field(call, WIRE_ERROR_InvalidValue, "step", "Steps are 1, 10, 60 and 3600 seconds, and 0 for automatic.");
+	return false;
+}
+
+static struct asking *asking_new(struct daemon *d, struct call *call, const char *vm, const struct history_question *q)
 {
 	struct asking *a = calloc(1, sizeof *a);
 	size_t part = server_output_max(session_server(call->session)) / 4;
@@ -228,52 +318,72 @@ static struct asking *asking_new(struct daemon *d, struct call *call, const stru
 	list_append(&askings, &a->link);
 	a->daemon = d;
 	a->call = call;
-	a->numbers = in->vm[0] ? catalogue_vm : catalogue_host;
-	a->n_numbers = in->vm[0] ? catalogue_vm_count : catalogue_host_count;
+	a->numbers = vm[0] ? catalogue_vm : catalogue_host;
+	a->n_numbers = vm[0] ? catalogue_vm_count : catalogue_host_count;
 	a->bytes_most = part < BYTES_MOST ? part : BYTES_MOST;
-	a->q = (struct history_question){ .since_ms = in->since, .until_ms = until_ms, .step_ms = in->step * 1000,
-		.latencies = in->latencies && in->vm[0], .row = take_row, .done = answered,
-		.rows_max = !in->max_rows ? ROWS_DEFAULT : in->max_rows < ROWS_MOST ? in->max_rows : ROWS_MOST };
-	memcpy(a->q.vm, in->vm, strnlen(in->vm, sizeof a->q.vm - 1));
+	a->q = *q;
+	a->q.done = answered;
+	memcpy(a->q.vm, vm, strnlen(vm, sizeof a->q.vm - 1));
 	writer_array(&a->rows, NULL);
 	return a;
 }
 
-void do_history(struct daemon *d, struct call *call, const struct op_history_in *in)
+/* `r` is what has become of it so far; `wrong`: of -ENOENT, the name that is none. */
+static void ask(struct asking *a, struct daemon *d, struct call *call, int r, const char *wrong)
 {
-	uint64_t until_ms = in->until ? in->until : wall_ns() / NS_PER_MS + 1;
-	const char *wrong = "";
-	struct asking *a;
-	int r;
-
-	if (!d->history) {
-		refuse(call, WIRE_ERROR_BadState, "memctld keeps no history: its setting metrics is none.");
-		return;
-	}
-	if (!is_right(call, in, until_ms))
-		return;
-	if (asked_by(session_peer(call->session)->uid) >= ASKED_MOST) {
-		refuse(call, WIRE_ERROR_BadState, "This user asks for history %u times at once already: ask again when one is answered.",
-			ASKED_MOST);
-		return;
-	}
-	a = asking_new(d, call, in, until_ms);
-	r = a ? choose_columns(a, in->numbers, &wrong) : -ENOMEM;
-	if (!r) {
-		a->q.columns = a->columns;
+	if (!r)
 		r = history_ask(d->history, &a->q);
-		if (!r) {
-			return;
-		}
-	}
+	if (!r)
+		return;
 	if (r == -ENOENT)
 		refuse_field(call, WIRE_ERROR_InvalidValue, "numbers",
 			"There is no number \"%.*s\" of %s; `memctl catalogue` lists them.",
-			(int)(strcspn(wrong, ",") < 60 ? strcspn(wrong, ",") : 60), wrong, in->vm[0] ? "a VM" : "the host");
+			(int)(strcspn(wrong, ",") < 60 ? strcspn(wrong, ",") : 60), wrong, a->q.vm[0] ? "a VM" : "the host");
 	else if (r == -EAGAIN)
 		refuse(call, WIRE_ERROR_BadState, "Too many ask for history at once: ask again.");
 	else
 		refuse(call, WIRE_ERROR_System, "memctld is out of memory for this call.");
 	if (a)
 		asking_free(a);
+}
+
+void do_history(struct daemon *d, struct call *call, const struct op_history_in *in)
+{
+	struct history_question q = { .since_ms = in->since, .until_ms = until_of(in->until), .step_ms = in->step * 1000,
+		.latencies = in->latencies && in->vm[0], .row = take_row,
+		.rows_max = !in->max_rows ? ROWS_DEFAULT : in->max_rows < ROWS_MOST ? in->max_rows : ROWS_MOST };
+	const char *wrong = "";
+	struct asking *a;
+	int r;
+
+	if (!may_ask(d, call, in->vm[0] ? in->vm : NULL, q.since_ms, q.until_ms) || !is_step(call, in->step))
+		return;
+	a = asking_new(d, call, in->vm, &q);
+	r = a ? choose_columns(a, in->numbers, &wrong) : -ENOMEM;
+	if (a)
+		a->q.columns = a->columns;
+	ask(a, d, call, r, wrong);
+}
+
+void do_history_vms(struct daemon *d, struct call *call, const struct op_history_vms_in *in)
+{
+	struct history_question q = { .since_ms = in->since, .until_ms = until_of(in->until), .seen_vm = take_vm };
+	struct asking *a;
+
+	if (!may_ask(d, call, NULL, q.since_ms, q.until_ms))
+		return;
+	a = asking_new(d, call, "", &q);
+	ask(a, d, call, a ? 0 : -ENOMEM, NULL);
+}
+
+void do_plans(struct daemon *d, struct call *call, const struct op_plans_in *in)
+{
+	struct history_question q = { .since_ms = in->since, .until_ms = until_of(in->until), .rows_max = ROWS_DEFAULT,
+		.plans = take_plans, .decides = decides };
+	struct asking *a;
+
+	if (!may_ask(d, call, in->vm, q.since_ms, q.until_ms))
+		return;
+	a = asking_new(d, call, in->vm, &q);
+	ask(a, d, call, a ? 0 : -ENOMEM, NULL);
 }

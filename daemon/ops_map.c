@@ -1,7 +1,7 @@
 /* PageMap: the ledger of a VM, read as runs.
  *
  *	runs, in the order of gpa: [{lease, gpa, pages, bytes, state, in_transit, pinned,
- *	place, stored_bytes}] */
+ *	place, stored_bytes, with `ages` age (null where the page is not resident)}] */
 #include "ops_client.h"
 #include "ops_dispatch.h"
 
@@ -15,7 +15,7 @@
  * control thread reads them. */
 #define WORDS_MOST   (4u << 20)
 
-static void write_run(struct writer *o, const struct lease *l, const struct map_run *m)
+static void write_run(struct writer *o, const struct lease *l, const struct map_run *m, bool ages)
 {
 	writer_object(o, NULL);
 	writer_u64(o, "lease", lease_id(l));
@@ -27,6 +27,10 @@ static void write_run(struct writer *o, const struct lease *l, const struct map_
 	writer_bool(o, "pinned", m->pinned);
 	writer_u64(o, "place", m->place);
 	writer_u64(o, "stored_bytes", m->stored_bytes);
+	if (ages && m->state == PAGE_RESIDENT)
+		writer_u64(o, "age", m->age);
+	else if (ages)
+		writer_null(o, "age");
 	writer_end(o);
 }
 
@@ -57,9 +61,9 @@ void do_page_map(struct daemon *d, struct call *call, const struct op_page_map_i
 			out.next = gpa;
 			break;
 		}
-		if (lease_map_run(l, (gpa - lease_gpa(l)) / PAGE_SIZE, (end - lease_gpa(l) - 1) / PAGE_SIZE + 1, &m) != 1)
+		if (lease_map_run(l, (gpa - lease_gpa(l)) / PAGE_SIZE, (end - lease_gpa(l) - 1) / PAGE_SIZE + 1, in->ages, &m) != 1)
 			break;
-		write_run(&o, l, &m);
+		write_run(&o, l, &m, in->ages);
 		gpa += m.run.count * PAGE_SIZE;
 		words += m.run.count;
 		runs++;

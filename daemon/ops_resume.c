@@ -46,13 +46,11 @@ struct awaited {
 void client_keep(struct client *c)
 {
 	struct client_card card = {
-		.token = c->token, .pid = c->peer.pid, .uid = c->peer.uid, .gid = c->peer.gid, .pid_started = c->peer_started,
+		.token = c->token, .pid = c->peer.pid, .uid = c->peer.uid, .gid = c->peer.gid, .pid_started = c->peer.started,
 		.share_kind = c->share.kind, .share_writable = c->share.writable, .user_mode_only = c->user_mode_only,
 		.activated = c->activated, .balloon_started = c->balloon.started,
 	};
 
-	if (!c->peer_started && c->peer.pid > 0)
-		card.pid_started = c->peer_started = process_started(c->peer.pid);
 	memcpy(card.file_marks, c->file_marks, sizeof c->file_marks);
 	snprintf(card.group, sizeof card.group, "%s", c->share.kind == POLICY_SHARING_GROUP ? c->share.group : "");
 	vm_keep(c->vm, &card, sizeof card);
@@ -76,7 +74,7 @@ static bool watch_process(struct awaited *w)
 
 	if (c->peer.pid <= 0)
 		return true;
-	w->pidfd = process_open(c->peer.pid, c->peer_started);
+	w->pidfd = process_open(c->peer.pid, c->peer.started);
 	if (w->pidfd < 0)
 		return w->pidfd != -ESRCH;
 	return loop_watch(c->daemon->loop, w->pidfd, LOOP_READ, its_process_ended, w, &w->watch) == 0 || true;
@@ -115,8 +113,7 @@ static int make_client(struct daemon *d, struct vm *vm, struct problem *p)
 	memcpy(&card, kept, bytes < sizeof card ? bytes : sizeof card);
 	c->vm = vm;
 	c->token = card.token;
-	c->peer = (struct session_peer){ (pid_t)card.pid, card.uid, card.gid };
-	c->peer_started = card.pid_started;
+	c->peer = (struct session_peer){ (pid_t)card.pid, card.pid_started, card.uid, card.gid };
 	c->user_mode_only = card.user_mode_only;
 	c->activated = card.activated;
 	c->balloon.started = card.balloon_started;
@@ -233,8 +230,8 @@ void resume_forget(struct client *c)
  * same.  Where its process cannot be known the user must be the same. */
 static bool is_its_process(const struct client *c, const struct session_peer *peer)
 {
-	if (c->peer.pid > 0 && c->peer_started)
-		return peer->pid == c->peer.pid && process_started(peer->pid) == c->peer_started;
+	if (c->peer.pid > 0 && c->peer.started)
+		return peer->pid == c->peer.pid && peer->started == c->peer.started;
 	return peer->uid == c->peer.uid && (c->peer.pid <= 0 || peer->pid == c->peer.pid);
 }
 
@@ -262,6 +259,7 @@ void do_resume(struct daemon *d, struct call *call, const struct op_resume_in *i
 		client_keep(c);
 		c->calls = call->session;
 		session_set_userdata(call->session, c);
+		session_count_apart(call->session);
 		snprintf(out.vm, sizeof out.vm, "%s", vm_config(c->vm)->name);
 		snprintf(out.sharing, sizeof out.sharing, "%s", c->sharing);
 		call_reply(call, &ops[OP_resume], &out, NULL, 0);

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/list.h"
 #include "base/events.h"
+#include "mem/host.h"
 #include "policy/state.h"
 #include "record/record.h"
 
@@ -12,6 +13,10 @@
 #include <string.h>
 
 #define PROBE_TICKS 60
+#define AVERAGES    3
+
+/* As load averages do: of what is older than so many ticks (seconds) a third is left. */
+static const double average_ticks[AVERAGES] = { 60, 300, 900 };
 
 /* What a VM's histograms held at the last tick: the history tells of each period by itself. */
 struct past {
@@ -30,9 +35,14 @@ struct tick {
 	struct list past;
 	uint64_t ts_ms;		/* of the running tick */
 	uint64_t n_vms;		/* counted by it */
+	uint64_t vms_bytes;	/* sizes and overhead of these */
+	uint64_t memory_bytes, available_bytes;	/* of the machine */
+	uint64_t overcommit_permille;
+	double overcommit_average[AVERAGES];	/* in permille */
 	uint64_t taken_frames;
 	uint64_t clients_killed;
 	uint64_t ticks;
+	bool ticked;
 	bool huge_pages;	/* found by the last probe */
 };
 
@@ -93,9 +103,10 @@ static void tick_vm(void *arg, struct vm *vm)
 
 	t->n_vms++;
 	t->taken_frames += vm_check_wall(vm);
+	vm_numbers(vm, &n);
+	t->vms_bytes += n.size_bytes + n.overhead_bytes;
 	if (!t->record)
 		return;
-	vm_numbers(vm, &n);
 	/* the struct is nothing but its numbers, in the order of the catalogue */
 	_Static_assert(sizeof n % sizeof(uint64_t) == 0, "numbers only");
 	record_vm(t->record, t->ts_ms, vm_config(vm)->name, (const uint64_t *)&n);
@@ -139,6 +150,12 @@ void tick_host_numbers(struct tick *t, struct host_numbers *ret)
 		.reserved_bytes = a.reserved_frames * PAGE_SIZE,
 		.min_free_bytes = r.min_free_frames * PAGE_SIZE,
 		.goal_free_bytes = r.goal_free_frames * PAGE_SIZE,
+		.memory_bytes = t->memory_bytes,
+		.memory_available_bytes = t->available_bytes,
+		.overcommit_permille = t->overcommit_permille,
+		.overcommit_1m_permille = (uint64_t)(t->overcommit_average[0] + 0.5),
+		.overcommit_5m_permille = (uint64_t)(t->overcommit_average[1] + 0.5),
+		.overcommit_15m_permille = (uint64_t)(t->overcommit_average[2] + 0.5),
 		.state = state_number(r.state),
 		.reclaim_runs = r.runs,
 		.vms = t->n_vms,
@@ -169,6 +186,23 @@ static void probe_huge_pages(struct tick *t)
 	t->huge_pages = found;
 }
 
+/* What was before the first tick is unknown: the averages begin with what is now. */
+static void average_overcommit(struct tick *t)
+{
+	struct arena_numbers a;
+	uint64_t capacity;
+
+	arena_numbers(t->arena, &a);
+	capacity = a.capacity_frames * PAGE_SIZE;
+	t->overcommit_permille = t->vms_bytes > capacity ? (t->vms_bytes - capacity) / (capacity / 1000 + 1) : 0;
+	for (unsigned i = 0; i < AVERAGES; i++) {
+		double now = (double)t->overcommit_permille;
+
+		t->overcommit_average[i] = t->ticked ? t->overcommit_average[i] + (now - t->overcommit_average[i]) / average_ticks[i] : now;
+	}
+	t->ticked = true;
+}
+
 void tick_run(struct tick *t)
 {
 	struct host_numbers n;
@@ -177,6 +211,7 @@ void tick_run(struct tick *t)
 
 	t->ts_ms = wall_ns() / NS_PER_MS;
 	t->n_vms = 0;
+	t->vms_bytes = 0;
 	list_foreach(at, &t->past)
 		container_of(at, struct past, link)->seen = false;
 	t->vms.each(t->vms.userdata, tick_vm, t);
@@ -186,6 +221,8 @@ void tick_run(struct tick *t)
 		if (!p->seen)
 			forget(p);
 	}
+	average_overcommit(t);
+	host_memory(&t->memory_bytes, &t->available_bytes);
 	if (!t->record)
 		return;
 	tick_host_numbers(t, &n);
@@ -206,6 +243,7 @@ int tick_new(struct tick **ret, struct arena *a, struct reclaim *reclaim, struct
 		return -ENOMEM;
 	*t = (struct tick){ .arena = a, .reclaim = reclaim, .groups = groups, .record = record, .vms = *vms };
 	list_init(&t->past);
+	host_memory(&t->memory_bytes, &t->available_bytes);
 	*ret = t;
 	return 0;
 }

@@ -259,6 +259,8 @@ static bool is_repeatable(enum op_id id)
 	case OP_share_top:
 	case OP_show_config:
 	case OP_history:
+	case OP_history_vms:
+	case OP_plans:
 	case OP_catalogue:
 		return true;
 	default:

@@ -139,16 +139,98 @@ static int attend(struct memctl *m, uint64_t token, int (*connect)(const char *p
 	return r;
 }
 
+/* Attend is answered by orders only, and there may be none for long.  So something is asked before it: what answers has let us in.
+ * A connection that is refused ends the VM, and its guests would wait for ever for pages that nobody has. */
+static int ask_in(int fd)
+{
+	size_t length;
+	char *text;
+	int r = body_write_call_raw(&text, &length, "org.varlink.service.GetInfo", NULL, 0);
+
+	if (r < 0)
+		return r;
+	r = wire_send(fd, text, length, NULL, 0, now_ns() + STEP_NS);
+	free(text);
+	return r;
+}
+
+static int connect_asking(const char *path, int *ret_fd)
+{
+	int fd, r = wire_connect(path, &fd);
+
+	if (r < 0)
+		return r;
+	r = ask_in(fd);
+	if (r < 0)
+		close(fd);
+	else
+		*ret_fd = fd;
+	return r;
+}
+
+/* 0: it is a connection; else *e says why not. */
+static int let_in(struct memctl *m, int fd, struct memctl_error *e)
+{
+	struct wire_message wire = WIRE_MESSAGE_NULL;
+	struct wire_error why;
+	struct body body;
+	int r = wire_receive(fd, &m->orders_in, deadline_ns(m), &wire);
+
+	if (r == -ETIMEDOUT)
+		return fail(e, r, ERROR_TIMEOUT, "memctld did not take the VM's second connection within %d ms: it may be out of descriptors "
+			"(LimitNOFILE=), its log says so", m->timeout_ms);
+	if (r > 0)
+		r = body_parse(&body, wire.text, wire.length, NULL);
+	else
+		r = r ? r : -ECONNRESET;
+	wire_message_fini(&wire);
+	if (r < 0) {
+		fail(e, -ENOTCONN, ERROR_UNREACHABLE, "memctld closed the VM's second connection (%s): it was restarted, or this user has far "
+			"too many connections (max_sessions_per_user)", strerror(-r));
+		return -ENOTCONN;
+	}
+	if (body.error) {
+		body_error(&body, &why);
+		r = fail(e, -wire_error_errno(why.id), why.name, "a VM needs a second connection to memctld, which was refused: %s",
+			why.message);
+		if (e) {
+			e->need = why.need;
+			e->have = why.have;
+		}
+	}
+	body_fini(&body);
+	return r;
+}
+
+/* There is no VM without its second connection: the first one's end is its end. */
+static int give_up(struct memctl *m, int r)
+{
+	pthread_mutex_lock(&m->send);
+	m->send_broken = true;
+	shutdown(m->calls_fd, SHUT_RDWR);
+	pthread_mutex_unlock(&m->send);
+	return r;
+}
+
 int link_begin(struct memctl *m, uint64_t token, struct memctl_error *e)
 {
 	int fd, r = open_wait(m);
 
 	if (r < 0)
-		return fail(e, r, ERROR_SYSTEM, "no descriptors to wait for orders by: %s", strerror(-r));
-	r = attend(m, token, wire_connect, &fd);
+		return give_up(m, fail(e, r, ERROR_SYSTEM, "no descriptors to wait for orders by: %s", strerror(-r)));
+	r = attend(m, token, connect_asking, &fd);
 	if (r < 0) {
 		fail(e, r, ERROR_UNREACHABLE, "no second connection to memctld: %s", strerror(-r));
-		return r == -ENOMEM || r == -EMFILE || r == -ENFILE ? r : -ENOTCONN;
+		return give_up(m, r == -ENOMEM || r == -EMFILE || r == -ENFILE ? r : -ENOTCONN);
+	}
+	r = let_in(m, fd, e);
+	if (r < 0) {
+		/* as in link_down */
+		epoll_ctl(m->wait_fd, EPOLL_CTL_DEL, fd, NULL);
+		close(fd);
+		wire_in_fini(&m->orders_in);
+		wire_in_init(&m->orders_in, WIRE_REPLY_MAX);
+		return give_up(m, r);
 	}
 	/* Unreadable in a process that made itself undumpable: then pages age by the time of their last fill. */
 	if (m->pagemap_fd < 0)

@@ -18,12 +18,23 @@ static int refuse(struct body_fault *ret, const char *field, const char *text)
 	return -EBADMSG;
 }
 
-/* Before anything is built from the text: how deep does it nest?  The parser recurses, and a message of
- * brackets alone would cost it a hundred times its length.  Strings are skipped; what is no JSON is left to
- * the parser. */
-static bool too_deep(const char *text, size_t length)
+/* Before anything is built from the text, one look at it: how deep it nests, because the parser recurses, and a message of brackets
+ * alone would cost it a hundred times its length; and what it will weigh.  Strings are skipped; what is no JSON is left to the
+ * parser. */
+struct survey {
+	unsigned depth, deepest;
+	size_t weight;
+};
+
+/* jansson's allocations with malloc's own part: an object with its first table of buckets, an array with its first eight places, a
+ * key with its entry or a value; what a table grows by is in these. */
+#define WEIGHT_OBJECT 272
+#define WEIGHT_ARRAY  176
+#define WEIGHT_VALUE  96
+
+static struct survey look_over(const char *text, size_t length)
 {
-	unsigned depth = 0;
+	struct survey s = { .weight = length };
 	bool string = false;
 
 	for (size_t i = 0; i < length; i++) {
@@ -37,13 +48,26 @@ static bool too_deep(const char *text, size_t length)
 		} else if (c == '"') {
 			string = true;
 		} else if (c == '{' || c == '[') {
-			if (++depth > BODY_DEPTH_MAX)
-				return true;
-		} else if ((c == '}' || c == ']') && depth > 0) {
-			depth--;
+			s.weight += c == '{' ? WEIGHT_OBJECT : WEIGHT_ARRAY;
+			if (++s.depth > s.deepest)
+				s.deepest = s.depth;
+		} else if (c == ',' || c == ':') {
+			s.weight += WEIGHT_VALUE;
+		} else if ((c == '}' || c == ']') && s.depth > 0) {
+			s.depth--;
 		}
 	}
-	return false;
+	return s;
+}
+
+static bool too_deep(const char *text, size_t length)
+{
+	return look_over(text, length).deepest > BODY_DEPTH_MAX;
+}
+
+size_t body_weight(const char *text, size_t length)
+{
+	return look_over(text, length).weight;
 }
 
 static bool get_flag(json_t *root, const char *name, bool *ret)
@@ -126,6 +150,13 @@ void body_fini(struct body *b)
 		return;
 	json_decref(b->root);
 	*b = (struct body){ 0 };
+}
+
+void body_drop(struct body *b)
+{
+	json_decref(b->root);
+	b->root = NULL;
+	b->method = b->error = NULL;
 }
 
 static bool decode_u64(const json_t *j, uint64_t *ret)

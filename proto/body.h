@@ -26,6 +26,8 @@
 #include <stddef.h>
 
 #define BODY_DEPTH_MAX 32
+/* No call of the contract weighs half of it. */
+#define BODY_WEIGHT_MAX (1u << 20)
 
 /* Why a text was refused: one sentence, and the field at fault if there is one. */
 struct body_fault {
@@ -44,6 +46,10 @@ struct body {
 /* 0; -EBADMSG: no valid message, *ret_fault (may be NULL) says why; -ENOMEM.  Copies the text. */
 int body_parse(struct body *ret, const char *text, size_t length, struct body_fault *ret_fault);
 void body_fini(struct body *b);
+/* What it points to goes, but for the flags: all has been read. */
+void body_drop(struct body *b);
+/* How many bytes of memory a text takes when it is parsed, at most: a text of "[{},{},...]" becomes eighty times its length. */
+size_t body_weight(const char *text, size_t length);
 
 /* The parameters into the struct of an operation (zeroed first).  `strict`: unknown fields are refused
  * (calls); otherwise ignored (replies of a newer daemon).  0; -EBADMSG: a field is missing, unknown or of the

@@ -50,13 +50,18 @@ const struct op *op_find(const char *method)
 	return NULL;
 }
 
-void *op_field_at(const struct op_field *f, const void *values, size_t *end)
+static size_t offset_of(const struct op_field *f, size_t *end)
 {
 	const struct shape *s = &shapes[f->type];
 	size_t at = (*end + s->align - 1) / s->align * s->align;
 
 	*end = at + s->size;
-	return (char *)values + at;
+	return at;
+}
+
+void *op_field_at(const struct op_field *f, const void *values, size_t *end)
+{
+	return (char *)values + offset_of(f, end);
 }
 
 size_t op_fields_bytes(const struct op_field *fields)
@@ -64,7 +69,7 @@ size_t op_fields_bytes(const struct op_field *fields)
 	size_t end = 0, align = 1;
 
 	for (const struct op_field *f = fields; f->name; f++) {
-		op_field_at(f, NULL, &end);
+		offset_of(f, &end);
 		if (shapes[f->type].align > align)
 			align = shapes[f->type].align;
 	}

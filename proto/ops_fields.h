@@ -145,6 +145,14 @@
 #define OP_history_OUT(F) F(u64, step) F(u64, next) F(json, rows)
 #define OP_history_FDS_IN 0
 #define OP_history_FDS_OUT 0
+#define OP_history_vms_IN(F) F(u64, since) F(opt_u64, until)
+#define OP_history_vms_OUT(F) F(json, vms)
+#define OP_history_vms_FDS_IN 0
+#define OP_history_vms_FDS_OUT 0
+#define OP_plans_IN(F) F(str, vm) F(u64, since) F(opt_u64, until)
+#define OP_plans_OUT(F) F(u64, next) F(json, plans)
+#define OP_plans_FDS_IN 0
+#define OP_plans_FDS_OUT 0
 /* after: only events with higher numbers; last: instead, only the last so many (at most 256); level: this, or worse; next: what to
  * say as `after` the next time; more: there are more already */
 #define OP_events_IN(F) F(opt_u64, after) F(opt_u64, last) F(opt_u64, since_ms) F(opt_str, vm) F(opt_str, level)
@@ -181,7 +189,7 @@
 #define OP_balloon_agent_FDS_OUT 0
 /* length 0: to the end of the VM; at most `max_runs` (0: 4096) runs come back, `next` is where to go on (0:
  * end) */
-#define OP_page_map_IN(F) F(str, vm) F(opt_u64, gpa) F(opt_u64, length) F(opt_u64, max_runs)
+#define OP_page_map_IN(F) F(str, vm) F(opt_u64, gpa) F(opt_u64, length) F(opt_u64, max_runs) F(opt_flag, ages)
 #define OP_page_map_OUT(F) F(json, runs) F(u64, next)
 #define OP_page_map_FDS_IN 0
 #define OP_page_map_FDS_OUT 0

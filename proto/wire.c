@@ -49,6 +49,15 @@ void wire_in_fini(struct wire_in *in)
 	*in = (struct wire_in){ .max = in->max };
 }
 
+void wire_in_trim(struct wire_in *in)
+{
+	if (in->start < in->end || in->capacity <= READ_BYTES)
+		return;
+	free(in->data);
+	in->data = NULL;
+	in->capacity = 0;
+}
+
 /* Room for one read behind `end`.  A read may take the start of the next message along, so the buffer is a
  * little larger than the longest message; its growth doubles and ends there. */
 static int make_room(struct wire_in *in)

@@ -56,6 +56,8 @@ struct wire_in {
 };
 
 void wire_in_init(struct wire_in *in, size_t max);
+/* Gives back what the buffer has grown by, if nothing is in it; the last message's text goes with it. */
+void wire_in_trim(struct wire_in *in);
 /* Frees the buffer and closes what is in it. */
 void wire_in_fini(struct wire_in *in);
 /* One read of at most 64 KiB, without blocking.  > 0: bytes read; 0: the peer has closed; -EAGAIN: nothing

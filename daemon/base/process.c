@@ -1,11 +1,18 @@
 #include "base/process.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+/* Newer than Debian 12's kernel headers. */
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77
+#endif
 
 /* Field 22 of its stat, after the name, which may hold anything. */
 uint64_t process_started(pid_t pid)
@@ -28,6 +35,22 @@ uint64_t process_started(pid_t pid)
 	if (at)
 		sscanf(at, "%llu", &ticks);
 	return ticks;
+}
+
+uint64_t process_connected(int socket, pid_t pid)
+{
+	struct pollfd p = { .fd = -1, .events = POLLIN };
+	socklen_t length = sizeof p.fd;
+	uint64_t started;
+
+	if (getsockopt(socket, SOL_SOCKET, SO_PEERPIDFD, &p.fd, &length) < 0)
+		return errno == ENOPROTOOPT ? process_started(pid) : 0;
+	started = process_started(pid);
+	/* it has not ended until now, so nobody else has had its number */
+	if (poll(&p, 1, 0) != 0)
+		started = 0;
+	close(p.fd);
+	return started;
 }
 
 int process_open(pid_t pid, uint64_t started)

@@ -302,6 +302,143 @@ static int answer(struct turn *t)
 	return r ? r : read_rows(t);
 }
 
+/* ---- which VMs ---- */
+
+static int read_vms(struct turn *t)
+{
+	struct statement *s = NULL;
+	int r = database_prepare(t->d, &s, "SELECT vm, first_ts, last_ts FROM vm_seen WHERE last_ts >= ?1 AND first_ts < ?2"
+		" ORDER BY last_ts DESC, vm LIMIT ?3");
+
+	if (r)
+		return r;
+	statement_bind(s, 1, t->q->since_ms);
+	statement_bind(s, 2, t->q->until_ms);
+	statement_bind(s, 3, HISTORY_VMS);
+	while ((r = statement_step(s)) > 0) {
+		struct history_vm vm = { statement_text(s, 0), statement_number(s, 1), statement_number(s, 2) };
+
+		if (!t->q->seen_vm(t->q, &vm))
+			break;
+	}
+	statement_free(s);
+	return r < 0 ? r : 0;
+}
+
+/* ---- plans ---- */
+
+static void put_numbers(FILE *f, const char *of, const struct record_number *numbers, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		fprintf(f, ", %s.\"%s\"", of, numbers[i].name);
+}
+
+static char *plans_sql(const struct record_numbers *n)
+{
+	char *sql = NULL;
+	size_t size;
+	FILE *f = open_memstream(&sql, &size);
+
+	if (!f)
+		return NULL;
+	fputs("SELECT h.ts, h.plans", f);
+	put_numbers(f, "h", n->plan, n->n_plan);
+	put_numbers(f, "v", n->plan_vm, n->n_plan_vm);
+	/* CROSS: SQLite keeps this order, which is that of time, and looks up each plan's VMs by its key */
+	fputs(" FROM plan h CROSS JOIN plan_vm v ON v.ts = h.ts WHERE h.ts >= ?1 AND h.ts < ?2 AND v.vm = ?3 ORDER BY h.ts", f);
+	if (fclose(f)) {
+		free(sql);
+		return NULL;
+	}
+	return sql;
+}
+
+/* Some numbers of a row, those of a plan or of its VM, and what has been taken of them. */
+struct part {
+	const struct record_number *numbers;
+	size_t n;
+	int at;				/* their first column */
+	uint64_t *values;
+};
+
+static bool decides(const struct history_question *q, const char *name)
+{
+	const char *const *one = q->decides;
+
+	while (*one && strcmp(*one, name))
+		one++;
+	return *one;
+}
+
+static bool decides_the_same(const struct history_question *q, struct statement *s, const struct part *p)
+{
+	for (size_t i = 0; i < p->n; i++)
+		if (statement_number(s, p->at + (int)i) != p->values[i] && decides(q, p->numbers[i].name))
+			return false;
+	return true;
+}
+
+static void take_most(struct statement *s, const struct part *p, bool first)
+{
+	for (size_t i = 0; i < p->n; i++) {
+		uint64_t value = statement_number(s, p->at + (int)i);
+
+		if (first || value > p->values[i])
+			p->values[i] = value;
+	}
+}
+
+static int walk_plans(struct turn *t, struct statement *s, const struct part *host, const struct part *vm)
+{
+	struct history_question *q = t->q;
+	struct history_plans one = { .values = vm->values, .host_values = host->values };
+	uint64_t given = 0;
+	int r;
+
+	while ((r = statement_step(s)) > 0) {
+		uint64_t ts = statement_number(s, 0);
+		bool late = now_ns() > t->deadline_ns;
+
+		if (one.count && (late || !decides_the_same(q, s, host) || !decides_the_same(q, s, vm))) {
+			if (!q->plans(q, &one) || ++given >= q->rows_max || late) {
+				q->next_ms = ts;
+				return 0;
+			}
+			one.count = 0;
+		}
+		take_most(s, host, !one.count);
+		take_most(s, vm, !one.count);
+		if (!one.count)
+			one.from_ms = ts;
+		one.last_ms = ts;
+		one.count += statement_number(s, 1);
+	}
+	if (!r && one.count)
+		q->plans(q, &one);
+	return r;
+}
+
+static int read_plans(struct turn *t, const struct record_numbers *n)
+{
+	uint64_t *values = calloc(n->n_plan + n->n_plan_vm + 1, sizeof *values);
+	struct part host = { n->plan, n->n_plan, 2, values };
+	struct part vm = { n->plan_vm, n->n_plan_vm, 2 + (int)n->n_plan, values + n->n_plan };
+	char *sql = plans_sql(n);
+	struct statement *s = NULL;
+	int r = values && sql ? database_prepare(t->d, &s, sql) : DATABASE_NO_MEMORY;
+
+	if (!r) {
+		statement_bind(s, 1, t->q->since_ms);
+		statement_bind(s, 2, t->q->until_ms);
+		statement_bind_text(s, 3, t->q->vm);
+		r = walk_plans(t, s, &host, &vm);
+	}
+	statement_free(s);
+	free(sql);
+	free(values);
+	return r;
+}
+
 /* A turn that was cut off is an answer without rows that says where to go on; only a single step that takes longer is an error. */
 static void take_turn(struct history *h, struct history_question *q)
 {
@@ -314,7 +451,9 @@ static void take_turn(struct history *h, struct history_question *q)
 	r = t.counters ? database_open_reader(&t.d, h->path) : DATABASE_NO_MEMORY;
 	if (!r) {
 		database_time_box(t.d, t.deadline_ns + TURN_NS, &h->ending);
-		r = answer(&t);
+		r = q->seen_vm ? read_vms(&t) : q->plans ? look_for_vm(&t) : answer(&t);
+		if (!r && q->plans)
+			r = read_plans(&t, &h->numbers);
 		statement_free(t.next);
 		statement_free(t.row);
 		statement_free(t.before);

@@ -34,6 +34,21 @@ struct history_row {
 	size_t n_latencies;
 };
 
+/* A VM of which there is history. */
+struct history_vm {
+	const char *name;
+	uint64_t first_ms, last_ms;
+};
+#define HISTORY_VMS 1000u
+
+/* Plans of a VM, one after the other, that decided the same. */
+struct history_plans {
+	uint64_t from_ms, last_ms;	/* of the first and the last of them */
+	uint64_t count;
+	const uint64_t *values;		/* of the numbers of a VM's plan: of those that are the decision what it is, of others the most */
+	const uint64_t *host_values;	/* likewise, of a plan */
+};
+
 /* Part of the asker's own object; the history's from history_ask until `done` is called. */
 struct history_question {
 	struct history_question *next;
@@ -46,6 +61,11 @@ struct history_question {
 	bool latencies;			/* too: of a VM only */
 	/* On the history's thread: a row, in the order of time.  false: no more for now. */
 	bool (*row)(struct history_question *q, const struct history_row *row);
+	/* Instead of rows, likewise: what is asked for is which VMs there are (in no parts, at most HISTORY_VMS); or the plans of
+	 * this VM, of which those are one that have all numbers of these names (NULL behind the last) in common. */
+	bool (*seen_vm)(struct history_question *q, const struct history_vm *vm);
+	bool (*plans)(struct history_question *q, const struct history_plans *plans);
+	const char *const *decides;
 	/* On the history's thread, at last; under a lock of the history's, so it asks nothing. */
 	void (*done)(struct history_question *q);
 	/* The answer. */

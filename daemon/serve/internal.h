@@ -7,9 +7,10 @@
 struct user {
 	struct list link;		/* of the server */
 	struct list turn;		/* while it has sessions that are ready */
-	struct list ready;		/* struct session: its next call may be handed out */
+	struct list ready;		/* struct session: there is something to do for it */
 	uid_t uid;
-	unsigned n_sessions;
+	unsigned n_sessions, n_apart;	/* of all of them: those that do not count */
+	size_t held;			/* bytes of long calls of all of them */
 };
 
 struct server {
@@ -42,11 +43,14 @@ struct session {
 	unsigned watched;		/* events asked for */
 	struct session_peer peer;
 	enum refusal refusal;
+	bool apart;			/* it does not count against sessions_per_uid */
 	struct wire_in in;
+	size_t held;			/* what `in` has grown by, on its user's account */
+	bool readable;			/* to be read when its turn comes */
 	struct call *current;		/* handed out, not answered */
 	struct list waiting;		/* struct call */
 	unsigned n_waiting;
-	size_t waiting_bytes;		/* of their texts */
+	size_t waiting_bytes;		/* of memory that they take */
 	struct list out;		/* struct chunk: replies not sent yet */
 	size_t out_bytes;
 	bool deaf;			/* the framing is lost: nothing is read any more */
@@ -60,12 +64,12 @@ struct session {
 
 /* Takes the fd unless it fails. */
 int session_new(struct server *server, int fd, const struct session_peer *peer, enum refusal refusal);
-/* Hands out the next call, if there is one that may be. */
-void session_hand_out(struct session *s);
-/* Its next call may be handed out: that is done when its turn comes. */
+/* Reads once, if there is something, and hands out the next call, if there is one that may be. */
+void session_take_turn(struct session *s);
+/* There is something to read, or to hand out: that is done when its turn comes. */
 void server_ready(struct session *s);
 /* NULL: out of memory.  Its user, with one session more. */
 struct user *server_user(struct server *s, uid_t uid);
-void server_user_less(struct server *s, struct user *u);
+void server_user_less(struct server *s, struct user *u, bool apart);
 /* Tells the owner and tears it down, at once. */
 void session_free(struct session *s);

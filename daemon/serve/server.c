@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/events.h"
+#include "base/process.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -51,9 +52,10 @@ struct user *server_user(struct server *s, uid_t uid)
 	return u;
 }
 
-void server_user_less(struct server *s, struct user *u)
+void server_user_less(struct server *s, struct user *u, bool apart)
 {
 	s->n_sessions--;
+	u->n_apart -= apart;
 	if (list_empty(&u->ready))
 		list_remove(&u->turn);
 	if (--u->n_sessions)
@@ -62,8 +64,8 @@ void server_user_less(struct server *s, struct user *u)
 	free(u);
 }
 
-/* One call of the user whose turn it is; then it stands behind the others, and its session behind its own others. */
-static void hand_out_one(struct server *s)
+/* One read and one call of the user whose turn it is; then it stands behind the others, and its session behind its own others. */
+static void do_one(struct server *s)
 {
 	struct user *u = container_of(s->ready.next, struct user, turn);
 	struct session *session = container_of(u->ready.next, struct session, turn);
@@ -72,7 +74,7 @@ static void hand_out_one(struct server *s)
 	list_remove(&u->turn);
 	if (!list_empty(&u->ready))
 		list_append(&s->ready, &u->turn);
-	session_hand_out(session);
+	session_take_turn(session);
 }
 
 static void take_turn(struct post *p)
@@ -81,7 +83,7 @@ static void take_turn(struct post *p)
 	uint64_t until_ns = now_ns() + TURN_NS;
 
 	while (!list_empty(&s->ready) && now_ns() < until_ns)
-		hand_out_one(s);
+		do_one(s);
 	s->turn_posted = !list_empty(&s->ready);
 	if (s->turn_posted)
 		loop_post(s->loop, &s->turn, take_turn);
@@ -108,7 +110,7 @@ void server_ready(struct session *session)
 static bool may_enter(const struct server *s, uid_t uid, enum refusal *ret)
 {
 	const struct user *u = user_find(s, uid);
-	unsigned n = u ? u->n_sessions : 0;
+	unsigned n = u ? u->n_sessions - u->n_apart : 0;
 
 	*ret = REFUSED_NOT;
 	if (n >= s->config.sessions_per_uid)
@@ -152,11 +154,11 @@ static void accept_one(unsigned events, void *userdata)
 		close(fd);
 		return;
 	}
-	peer = (struct session_peer){ cred.pid, cred.uid, cred.gid };
-	if (!may_enter(s, peer.uid, &refusal)) {
+	if (!may_enter(s, cred.uid, &refusal)) {
 		close(fd);
 		return;
 	}
+	peer = (struct session_peer){ cred.pid, process_connected(fd, cred.pid), cred.uid, cred.gid };
 	r = session_new(s, fd, &peer, refusal);
 	if (r < 0) {
 		event_tell(EVENT_NO_DESCRIPTORS, EVENT_OF(.session = peer.pid), "cannot serve a new connection: %s", strerror(-r));

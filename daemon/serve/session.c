@@ -11,7 +11,11 @@
 
 /* So many calls, and bytes of them, may wait behind one that takes long; then the peer's bytes stay in the kernel. */
 #define WAITING_MAX	  64
-#define WAITING_BYTES_MAX (64u << 10)
+#define WAITING_BYTES_MAX (128u << 10)
+/* What a call, and the room for a half-sent one, may take besides for nothing, and what all sessions of a user may take beyond that.
+ * Two hundred of the longest calls that the library makes are in it; a user's thousand half-sent ones are not. */
+#define HELD_FREE	  (64u << 10)
+#define USER_HELD_MAX	  (32u << 20)
 /* With this part of what may wait for the peer, its next call waits too. */
 #define OUT_PART	  64
 
@@ -32,9 +36,29 @@ static void chunk_free(struct chunk *k)
 	free(k);
 }
 
+/* Sets what `*held` has on the user's account.  false: there is no room for more. */
+static bool hold(struct user *u, size_t *held, size_t bytes)
+{
+	if (bytes > *held && u->held - *held + bytes > USER_HELD_MAX)
+		return false;
+	u->held += bytes - *held;
+	*held = bytes;
+	return true;
+}
+
+void call_was_read(struct call *c)
+{
+	body_drop(&c->body);
+	if (c->held)
+		hold(c->session->user, &c->held, 0);
+}
+
 static void call_free(struct call *c)
 {
 	list_remove(&c->link);
+	/* without a session nothing is held any more */
+	if (c->held)
+		hold(c->session->user, &c->held, 0);
 	wire_message_fini(&c->message);
 	body_fini(&c->body);
 	free(c);
@@ -62,16 +86,19 @@ void session_free(struct session *s)
 	close(s->fd);
 	list_remove(&s->link);
 	list_remove(&s->turn);
-	if (s->current)
+	if (s->current) {
+		hold(s->user, &s->current->held, 0);
 		s->current->session = NULL;
+	}
 	s->current = NULL;
 	while (!list_empty(&s->waiting))
 		call_free(container_of(s->waiting.next, struct call, link));
 	while (!list_empty(&s->out))
 		chunk_free(container_of(s->out.next, struct chunk, link));
 	wire_in_fini(&s->in);
+	hold(s->user, &s->held, 0);
 	s->server->events.closed(s, s->server->events.userdata);
-	server_user_less(s->server, s->user);
+	server_user_less(s->server, s->user, s->apart);
 	free(s);
 }
 
@@ -156,12 +183,16 @@ static void send_text(struct session *s, char *text, size_t length, const int *f
 	watch_again(s);
 }
 
+static bool may_hand_out(const struct session *s)
+{
+	return !s->dead && !s->draining && !s->current && !list_empty(&s->waiting) &&
+		s->out_bytes <= s->server->config.output_max_bytes / OUT_PART;
+}
+
 /* To be called when any of it may have changed. */
 static void look_for_calls(struct session *s)
 {
-	if (s->dead || s->draining || s->current || list_empty(&s->waiting))
-		return;
-	if (s->out_bytes <= s->server->config.output_max_bytes / OUT_PART)
+	if (may_hand_out(s))
 		server_ready(s);
 }
 
@@ -252,7 +283,7 @@ static void enqueue(struct session *s, struct call *c)
 {
 	list_append(&s->waiting, &c->link);
 	s->n_waiting++;
-	s->waiting_bytes += c->message.length;
+	s->waiting_bytes += c->weight;
 }
 
 /* A bad message is answered in its turn, and then that is the end of the session. */
@@ -266,14 +297,60 @@ static void enqueue_bad(struct session *s, const char *why)
 	enqueue(s, c);
 }
 
+static void stop_reading(struct session *s)
+{
+	s->deaf = true;
+	wire_in_fini(&s->in);
+	hold(s->user, &s->held, 0);
+}
+
 /* Where the next message begins is not known any more. */
 static void lose_framing(struct session *s)
 {
 	char why[64];
 
-	s->deaf = true;
 	snprintf(why, sizeof why, "The message is longer than %zu KiB.", s->in.max >> 10);
+	stop_reading(s);
 	enqueue_bad(s, why);
+}
+
+static void set_too_much(struct wire_error *ret)
+{
+	ret->need = USER_HELD_MAX + 1;
+	ret->have = USER_HELD_MAX;
+	wire_error_set(ret, WIRE_ERROR_LimitReached, "Long calls of one user may take %u MiB of memctld's memory at once; call again when others "
+		"have been answered.", USER_HELD_MAX >> 20);
+}
+
+/* What the buffer takes beyond its first size is on the user's account; if there is no room that is the end of the session. */
+static void account_for_buffer(struct session *s)
+{
+	struct call *c;
+
+	if (s->server->config.unweighed || hold(s->user, &s->held, s->in.capacity > HELD_FREE ? s->in.capacity - HELD_FREE : 0))
+		return;
+	stop_reading(s);
+	c = call_new(s);
+	if (!c)
+		return;
+	set_too_much(&c->bad);
+	enqueue(s, c);
+}
+
+/* What it takes is known before it is parsed. */
+static bool is_bearable(struct session *s, const struct wire_message *m, struct call *c)
+{
+	c->weight = body_weight(m->text, m->length);
+	if (s->server->config.unweighed)
+		return true;
+	if (c->weight > BODY_WEIGHT_MAX)
+		wire_error_set(&c->bad, WIRE_ERROR_InvalidParameter, "The message has too many values.");
+	else if (c->weight > HELD_FREE && !hold(s->user, &c->held, c->weight))
+		set_too_much(&c->bad);
+	if (c->bad.id == WIRE_ERROR_NONE)
+		return true;
+	c->weight = 0;
+	return false;
 }
 
 static void take_message(struct session *s, struct wire_message *m)
@@ -287,9 +364,13 @@ static void take_message(struct session *s, struct wire_message *m)
 		wire_message_fini(m);
 		return;
 	}
-	r = body_parse(&c->body, m->text, m->length, &fault);
 	c->message = *m;
 	c->message.text = NULL;
+	if (!is_bearable(s, m, c)) {
+		enqueue(s, c);
+		return;
+	}
+	r = body_parse(&c->body, m->text, m->length, &fault);
 	if (r == -ENOMEM) {
 		call_free(c);
 		session_close(s);
@@ -320,6 +401,8 @@ static void take_some(struct session *s)
 		take_message(s, &m);
 	if (r < 0)
 		lose_framing(s);
+	wire_in_trim(&s->in);
+	account_for_buffer(s);
 }
 
 static void refuse_session(struct call *c)
@@ -330,8 +413,8 @@ static void refuse_session(struct call *c)
 
 	e.need = e.have + 1;
 	if (of_user)
-		wire_error_set(&e, WIRE_ERROR_LimitReached, "A user may have %u connections to this socket of memctld; all are in use.",
-			config->sessions_per_uid);
+		wire_error_set(&e, WIRE_ERROR_LimitReached, "A user may have %u connections to this socket of memctld beside those of VMs; all are "
+			"in use%s.", config->sessions_per_uid, config->no_descriptors ? "" : ": close some, or raise max_sessions_per_user");
 	else
 		wire_error_set(&e, WIRE_ERROR_LimitReached, "This socket of memctld serves %u connections at once; all are in use.",
 			config->sessions_max);
@@ -348,16 +431,14 @@ static void end_if_over(struct session *s)
 		drain(s);
 }
 
-void session_hand_out(struct session *s)
+static void hand_out(struct session *s)
 {
 	struct call *c;
 
-	if (s->dead || s->draining || s->current || list_empty(&s->waiting))
-		return;
 	c = container_of(s->waiting.next, struct call, link);
 	list_remove(&c->link);
 	s->n_waiting--;
-	s->waiting_bytes -= c->message.length;
+	s->waiting_bytes -= c->weight;
 	s->current = c;
 	if (c->bad.id != WIRE_ERROR_NONE)
 		call_fail(c, &c->bad);
@@ -366,9 +447,7 @@ void session_hand_out(struct session *s)
 	else
 		s->server->events.call(c, s->server->events.userdata);
 	take_some(s);
-	look_for_calls(s);
 	end_if_over(s);
-	watch_again(s);
 }
 
 static void read_some(struct session *s)
@@ -387,6 +466,19 @@ static void read_some(struct session *s)
 	}
 }
 
+void session_take_turn(struct session *s)
+{
+	bool readable = s->readable;
+
+	s->readable = false;
+	if (readable && !s->dead && s->watched & LOOP_READ)
+		read_some(s);
+	if (may_hand_out(s))
+		hand_out(s);
+	look_for_calls(s);
+	watch_again(s);
+}
+
 static void session_ready(unsigned events, void *userdata)
 {
 	struct session *s = userdata;
@@ -397,7 +489,8 @@ static void session_ready(unsigned events, void *userdata)
 	if (events & (LOOP_WRITE | LOOP_CLOSED))
 		flush(s);
 	if (events & LOOP_READ && s->watched & LOOP_READ) {
-		read_some(s);
+		s->readable = true;
+		server_ready(s);
 	} else if (events & LOOP_CLOSED) {
 		s->hung_up = true;
 		if (list_empty(&s->waiting) && !s->current)
@@ -431,12 +524,20 @@ int session_new(struct server *server, int fd, const struct session_peer *peer, 
 	r = s->user ? loop_watch(server->loop, fd, s->watched, session_ready, s, &s->watch) : -ENOMEM;
 	if (r < 0) {
 		if (s->user)
-			server_user_less(server, s->user);
+			server_user_less(server, s->user, false);
 		free(s);
 		return r;
 	}
 	list_append(&server->sessions, &s->link);
 	return 0;
+}
+
+void session_count_apart(struct session *s)
+{
+	if (s->apart || s->server->config.none_apart)
+		return;
+	s->apart = true;
+	s->user->n_apart++;
 }
 
 bool session_is_taken(const struct session *s)

@@ -5,13 +5,14 @@
  * session is handed out when the one before was answered, so replies come in call order and a call that takes
  * long blocks its own connection only. Urgent oneway calls (answers to orders) overtake.
  *
- * Calls are handed out in turns of the loop, each of some milliseconds: users after one another, and of a user
- * its sessions, one call each.  So whoever sends many calls waits for himself; clocks and other sockets come
- * between.
+ * Sockets are read and calls are handed out in turns of the loop, each of some milliseconds: users after one
+ * another, and of a user its sessions, one read and one call each.  So whoever sends much waits for himself;
+ * clocks and other sockets come between.
  *
  * Limits, all per session: calls that wait, and their bytes (then it is not read from any more); bytes of
  * replies that the peer does not take (from a part of them on its next call waits too; with all of them, which
  * orders may come to, it is disconnected: nobody waits for a slow reader).  Per user, and in all: sessions.
+ * Per user: the memory that long calls take, half-sent, waiting, or while they are read.
  *
  * All of it lives on the loop's thread.  A session is torn down at the top of the loop, never inside a call
  * handler: a handler may go on using its session and its call until it returns. */
@@ -31,6 +32,7 @@ struct session;
 
 struct session_peer {
 	pid_t pid;
+	uint64_t started;		/* when that process began (base/process.h); 0: unknown, or it ended before we looked */
 	uid_t uid;
 	gid_t gid;
 };
@@ -42,6 +44,8 @@ struct call {
 	struct session *session;	/* NULL: the peer is gone; what is answered goes nowhere */
 	struct body body;
 	struct wire_message message;	/* its descriptors; the text is gone */
+	size_t weight;			/* of what was read, in memory */
+	size_t held;			/* of that, on its user's account */
 	struct wire_error bad; /* id != NONE: the message itself was bad; answered, then disconnected */
 	void *userdata;			/* the handler's */
 };
@@ -54,6 +58,8 @@ struct server_config {
 	unsigned sessions_max;		/* of all users; 0: as many as come */
 	size_t output_max_bytes;
 	size_t message_max_bytes;	/* the longest call */
+	bool unweighed;			/* for a test: calls may take what memory they like */
+	bool none_apart;		/* for a test: session_count_apart changes nothing */
 	bool no_descriptors;		/* no call here carries any: they are not even received */
 };
 
@@ -82,6 +88,8 @@ const struct server *session_server(const struct session *s);
 int session_fd(const struct session *s);
 void session_set_userdata(struct session *s, void *userdata);
 void *session_userdata(const struct session *s);
+/* From now on it does not count against sessions_per_uid: its number is limited by what its user has (VMs). */
+void session_count_apart(struct session *s);
 /* Whether the peer, or the kernel for it, has taken all that was sent. */
 bool session_is_taken(const struct session *s);
 /* Disconnect, as if the peer had; takes effect at the next turn of the loop. */
@@ -89,6 +97,8 @@ void session_close(struct session *s);
 
 /* Answers.  Each ends the call, except call_continue (a call with "more").  Descriptors are duplicated by the
  * kernel at sending; those given here are taken and closed when sent, in any case. */
+/* All of it has been read: what it takes of its user's account is given back, and body has flags only. */
+void call_was_read(struct call *c);
 void call_reply(struct call *c, const struct op *op, const void *out, const int *fds, unsigned n_fds);
 void call_reply_raw(struct call *c, const char *parameters);
 void call_fail(struct call *c, const struct wire_error *e);

@@ -22,21 +22,23 @@ MAY = {
 # one file of each program may include an outside library: header -> program folder -> the file (None: any one file)
 DOORS = {
     r"jansson\.h": {"proto": "proto/body.c", "cli": "cli/json.c"},
-    r"event2/.*|event\.h": {"daemon": "daemon/serve/loop.c"},
+    r"event2/.*|event\.h": {"daemon": "daemon/serve/loop.c", "cli": "cli/http.c"},
     r"sqlite3\.h": {"daemon": "daemon/record/database.c"},
     r"ini\.h": {"daemon": "daemon/config.c"},
     r"linux/userfaultfd\.h": {"daemon": "daemon/mem/uffd.c", "libclient": "libclient/uffd.c",
                               "cli": "cli/doctor_uffd.c"},
+    r"seccomp\.h": {"daemon": "daemon/seccomp_filter.c"},
     r"zstd.*\.h": {"daemon": None},
     r"xxhash\.h": {"daemon": None},
     r"libsmartcols.*\.h": {"cli": "cli/table.c"},
+    r"curses\.h|term\.h": {"cli": "cli/top_terminal.c"},
     r"unicorn/.*": {"packaging": None, "libclient/examples": None},
 }
 PRODUCT = ("daemon/", "proto/", "libclient/", "cli/")
 # of the C library and the kernel, as they are used without a package of their own
 SYSTEM = re.compile(r"^([a-z0-9_]+\.h|sys/.*|linux/.*|arpa/.*|netinet/.*|asm/.*)$")
 
-TOP = {".ci", ".clang-format", ".editorconfig", ".gitignore", "LICENSE", "README.md", "cli", "daemon", "libclient",
+TOP = {".ci", ".clang-format", ".clang-tidy", ".editorconfig", ".gitignore", "LICENSE", "README.md", "cli", "daemon", "libclient",
        "meson.build", "meson_options.txt", "packaging", "proto", "systemd", "tests"}
 LINES_MAX = 800
 # put together here, or this file would be found

@@ -39,6 +39,7 @@ struct fake {
 	_Atomic bool no_pages;      /* bring no page in */
 	_Atomic unsigned fail_pin;  /* the so-manieth Pin is refused; 0: none */
 	_Atomic bool wait_for_done; /* answer what is about a range only when a Done has come */
+	_Atomic bool no_orders;     /* let no orders connection in */
 	_Atomic bool no_pool;       /* refuse JoinPool */
 	_Atomic bool refuse_odd;    /* take no page of an odd number into the balloon */
 	_Atomic bool keep_frames;   /* drop no frames of what was shared: they are in home's way */

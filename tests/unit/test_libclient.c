@@ -297,45 +297,6 @@ static void orders_are_carried_out_in_order(void)
 	finish();
 }
 
-/* Of page tables, in KiB. */
-static unsigned long tables(void)
-{
-	char line[256];
-	unsigned long kib = 0;
-	FILE *f = fopen("/proc/self/status", "re");
-
-	while (f && fgets(line, sizeof line, f))
-		if (!strncmp(line, "VmPTE:", 6))
-			kib = strtoul(line + 6, NULL, 10);
-	if (f)
-		fclose(f);
-	return kib;
-}
-
-/* The daemon may be protecting pages at that moment: where a table goes away, they would not be. */
-static void a_zap_leaves_page_tables(void)
-{
-	unsigned long before, after, whole;
-	unsigned from = 0;
-
-	start(16 * MIB);
-	CHECK_EQ(memctl_helper_start(m, &e), 0);
-	for (unsigned page = 0; page < 16 * MIB / PAGE; page += 512)
-		ram[page * (PAGE / 8)] = page + 1;
-	before = tables();
-	order("zap 0 0:4096\n");
-	order("present 0 0:1,512:1\n");
-	expect_done(&from, "Done 1 ");
-	expect_done(&from, "Done 2 00");
-	after = tables();
-	CHECK_MSG(after + 8 > before, "%lu KiB of page tables, %lu before", after, before);
-	/* the twin: what one call does, where the kernel is one that does it */
-	CHECK_EQ(madvise(ram, 16 * MIB, MADV_DONTNEED), 0);
-	whole = tables();
-	CHECK_MSG(whole + 24 < before || whole == after, "%lu KiB of page tables, %lu before", whole, before);
-	finish();
-}
-
 static void wrong_orders_do_nothing(void)
 {
 	static const char *const wrong[] = { "zap 0 256:1\n", "zap 0 0:257\n", "zap 0 18446744073709551:2\n",
@@ -442,6 +403,28 @@ static void a_lease_without_memory(void)
 	fake->no_descriptor = true;
 	CHECK_EQ(memctl_lease(m, 0, MIB, &l, &e), -EPROTO);
 	CHECK(!l);
+	finish();
+}
+
+/* A VM without its orders connection would be ended, and its guests would wait for ever. */
+static void without_its_second_connection_there_is_no_vm(void)
+{
+	struct memctl_vm vm = { .struct_size = sizeof vm, .name = "a", .size = 256 * MIB, .limit = MEMCTL_NO_LIMIT };
+	unsigned from = 0;
+
+	connect_to_fake(0);
+	fake->no_orders = true;
+	CHECK(memctl_register(m, &vm, &e) < 0);
+	CHECK_MSG(!strcmp(e.name, "org.memctl.LimitReached") && e.need == 111 && e.have == 22, "%s", e.name);
+	CHECK_MSG(strstr(e.message, "second connection"), "%s", e.message);
+	/* the first one has ended too, so memctld has no such VM */
+	CHECK(fake_note(fake, &from, "Register a"));
+	CHECK(fake_note(fake, &from, "bye"));
+	CHECK(memctl_lease(m, 0, MIB, &l, &e) < 0);
+	fake->no_orders = false;
+	register_vm();
+	lease(MIB);
+	CHECK_EQ(*(volatile uint64_t *)ram, 1);
 	finish();
 }
 
@@ -775,11 +758,12 @@ int main(int argc, char **argv)
 	                QUICK(free_releases_all),
 	                QUICK(a_waiter_of_a_released_lease_dies_and_reads_no_zeros),
 	                QUICK(after_the_daemons_death_accesses_wait),
-		QUICK(without_our_descriptor_it_would_read_zeros), QUICK(orders_are_carried_out_in_order), QUICK(a_zap_leaves_page_tables),
+		QUICK(without_our_descriptor_it_would_read_zeros), QUICK(orders_are_carried_out_in_order),
 	                QUICK(wrong_orders_do_nothing), QUICK(a_wide_look_is_answered_as_far_as_it_fits),
 	                QUICK(an_answer_goes_out_while_a_call_waits), QUICK(a_mute_daemon_is_a_timeout),
 	                QUICK(refusals_carry_their_numbers), QUICK(a_reply_that_is_none),
-	                QUICK(a_lease_without_memory), QUICK(a_daemon_that_hangs_up),
+	                QUICK(a_lease_without_memory), QUICK(without_its_second_connection_there_is_no_vm),
+		QUICK(a_daemon_that_hangs_up),
 	                QUICK(stats_are_decoded), QUICK(long_ranges_go_in_pieces),
 	                QUICK(a_pin_is_all_or_nothing), QUICK(arguments_are_checked),
 	                QUICK(io_with_full_handling), QUICK(direct_io), QUICK(io_in_user_mode_only),

@@ -8,7 +8,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -442,6 +444,57 @@ static void depth_is_capped(void)
 	body_fini(&b);
 }
 
+/* A text of `n` times `one` as a parameter. */
+static char *text_of_many(const char *one, unsigned n, size_t *ret_length)
+{
+	FILE *f;
+	char *text;
+
+	f = open_memstream(&text, ret_length);
+	CHECK(f != NULL);
+	fprintf(f, "{\"method\":\"m\",\"parameters\":{\"a\":[");
+	for (unsigned i = 0; i < n; i++)
+		fprintf(f, "%s%s", i ? "," : "", one);
+	fprintf(f, "]}}");
+	fclose(f);
+	return text;
+}
+
+/* What malloc counts is never more than what was foretold. */
+static void weights_are_foretold(void)
+{
+	static const char *const ones[] = { "0", "17", "{}", "[]", "\"\"", "\"abc\"", "[1,2]", "[1,2,3]", "{\"a\":0}", "{\"a\":{}}",
+		"[[[]]]", "1.5", "true", "{\"a\":1,\"b\":2,\"c\":3,\"d\":4,\"e\":5,\"f\":6,\"g\":7,\"h\":8,\"i\":9}" };
+
+	for (unsigned i = 0; i < sizeof ones / sizeof *ones; i++) {
+		for (unsigned n = 1; n <= 10000; n *= 10) {
+			size_t length, before, taken;
+			char *text = text_of_many(ones[i], n, &length);
+			struct body b;
+
+			before = mallinfo2().uordblks + mallinfo2().hblkhd;
+			CHECK_EQ(body_parse(&b, text, length, NULL), 0);
+			taken = mallinfo2().uordblks + mallinfo2().hblkhd - before;
+			CHECK_MSG(taken <= body_weight(text, length), "%u of %s take %zu bytes, not %zu", n, ones[i], taken,
+				body_weight(text, length));
+			body_drop(&b);
+			CHECK(!b.root && !b.method);
+			body_fini(&b);
+			free(text);
+		}
+	}
+}
+
+/* The heaviest call that the contract has: a run a page. */
+static void what_the_contract_has_is_light(void)
+{
+	size_t length;
+	char *text = text_of_many("[1000000000,1000000000,1000000000]", OP_RUNS_MAX, &length);
+
+	CHECK_MSG(body_weight(text, length) < BODY_WEIGHT_MAX / 2, "%zu", body_weight(text, length));
+	free(text);
+}
+
 static void bad_fields_are_named(void)
 {
 	static const struct {
@@ -550,7 +603,7 @@ int main(int argc, char **argv)
 			SCENARIO(calls_come_back), SCENARIO(orders_come_back), SCENARIO(sharing_on_the_wire),
 			SCENARIO(bad_runs_are_refused), SCENARIO(tokens_keep_all_bits),
 			SCENARIO(errors_come_back), SCENARIO(bad_messages_are_refused),
-			SCENARIO(depth_is_capped), SCENARIO(bad_fields_are_named),
+			SCENARIO(depth_is_capped), SCENARIO(weights_are_foretold), SCENARIO(what_the_contract_has_is_light), SCENARIO(bad_fields_are_named),
 			SCENARIO(random_bytes_are_survived), SCENARIO(written_text_is_valid),
 			SCENARIO(raw_calls_are_checked), { 0 } });
 }

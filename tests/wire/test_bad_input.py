@@ -18,6 +18,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from lib.check import check, check_eq, main, skip
 from lib.daemon import Daemon, wait_until
+from ux.python import PYTHON, environ
 from wire.client import PAGE, Client, Closed, NoUserfaultfd, Refused, Vm, userfaultfd
 
 MIB = 1 << 20
@@ -402,6 +403,68 @@ def test_sessions_of_a_user():
                 return c.call("Status")
 
         wait_until(served, what="room for a session")
+
+
+def test_connections_of_vms_are_counted_as_vms():
+    """A VM that may be there has its two connections, whoever else of its user has all that a user may have."""
+    with daemon(args=["--set", "max_sessions_per_user=8"]) as d, contextlib.ExitStack() as stack:
+        vms = []
+        for i in range(12):
+            vm = stack.enter_context(Vm(d.socket, "v%d" % i, MIB))
+            vm.attend()
+            vms.append(vm)
+        others = [stack.enter_context(Client(d.socket)) for _ in range(8)]
+        for c in others:
+            c.call("Status")
+        with Client(d.socket) as c:
+            e = refused("LimitReached", c.call, "Status")
+        check("max_sessions_per_user" in e["message"], e["message"])
+        for i, vm in enumerate(vms):
+            vm.lease(0, MIB).memory[0:4] = b"%04d" % i
+        # what a VM had is given back with it, and to others
+        for vm in vms[:6]:
+            vm.close()
+        others[0].close()
+
+        def again():
+            with contextlib.suppress(Refused, Closed, OSError), Client(d.socket) as c:
+                return c.call("Status")
+
+        wait_until(again, what="room for one connection")
+
+
+PROGRAM = """
+import sys, memctl
+kept, n = [], 0
+try:
+    for i in range(12):
+        m = memctl.Memctl(sys.argv[1])
+        kept.append(m)
+        m.register("v%d" % i, 1 << 20)
+        lease = m.lease(0, 1 << 20)
+        lease.view()[0:1] = b"x"
+        kept.append(lease)
+        n += 1
+except memctl.Error as e:
+    print(n, e.id, e)
+else:
+    print(n)
+"""
+
+
+def test_the_last_vm_of_a_user():
+    """Two connections each, and one that looks on: the last VM has an error or is served, and does not hang."""
+    for twin in (False, True):
+        with daemon(args=["--set", "max_sessions_per_user=8"], env={"MEMCTLD_INJECT": "none_apart"} if twin else {}) as d, \
+             Client(d.socket) as looks_on:
+            looks_on.call("Status")
+            p = subprocess.run([PYTHON, "-c", PROGRAM, d.socket], env=environ(d), timeout=30, capture_output=True, text=True, check=False)
+            words = p.stdout.split()
+            if not twin:
+                check_eq((words, p.returncode), (["12"], 0), p.stderr)
+                continue
+            check_eq(words[:1], ["3"], p.stdout + p.stderr)
+            check("LimitReached" in words[1] and "max_sessions_per_user" in p.stdout, p.stdout + p.stderr)
 
 
 def memory(d, what):
