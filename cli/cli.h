@@ -38,12 +38,20 @@ struct cli {
 	bool stop;		/* of vm page-in */
 	bool follow;		/* of events */
 	const char *since;	/* of events and history */
-	const char *vm, *level;	/* of events */
+	const char *vm, *level;	/* of events; vm: of top too */
 	const char *until, *step;	/* of history */
 	const char *textfile;	/* of metrics */
+	const char *file;	/* of report and heat: where to */
+	bool svg, text;		/* of heat */
+	bool quiet;		/* no progress */
 	bool effective, changed;	/* of config show */
 	bool persist;		/* of tune */
 	const char *rate;	/* of vm page-in */
+	struct {
+		bool batch;
+		const char *at, *sort, *units;
+		double delay_s, iterations;
+	} top;
 	const char *set[VM_SETTINGS];	/* of vm set and run: reservation, limit, shares, balloon-max, sharing, stall-budget */
 	struct {
 		const char *name, *mem, *swap_dir, *memfd_name, *fd;
@@ -84,7 +92,10 @@ int run_daemon_reload(struct cli *c, char **arguments, unsigned n);
 int run_daemon_upgrade(struct cli *c, char **arguments, unsigned n);
 int run_vm_pmap(struct cli *c, char **arguments, unsigned n);
 int run_stat(struct cli *c, char **arguments, unsigned n);
+int run_top(struct cli *c, char **arguments, unsigned n);
 int run_history(struct cli *c, char **arguments, unsigned n);
+int run_report(struct cli *c, char **arguments, unsigned n);
+int run_heat(struct cli *c, char **arguments, unsigned n);
 int run_share_groups(struct cli *c, char **arguments, unsigned n);
 int run_share_top(struct cli *c, char **arguments, unsigned n);
 int run_share_scan(struct cli *c, char **arguments, unsigned n);
@@ -101,7 +112,7 @@ int run_help(struct cli *c, char **arguments, unsigned n);
 extern const char run_details[], doctor_details[];
 extern const struct column vm_list_columns[], vm_pmap_columns[], stat_columns[], history_columns[],
 	config_columns[], config_vms_columns[], audit_columns[], doctor_columns[], tune_columns[], explain_columns[], events_columns[],
-	explain_event_columns[], catalogue_columns[], share_groups_columns[], share_top_columns[];
+	explain_event_columns[], catalogue_columns[], share_groups_columns[], share_top_columns[], top_columns[];
 
 /* A question to the daemon; `pairs` as of value_parameters, NULL: none.  EXIT_OK and *ret, the caller's for
  * value_close; otherwise it has said what went wrong. */
@@ -112,6 +123,8 @@ int cli_try(struct cli *c, const char *method, const char *const pairs[][2], str
 void cli_hang_up(struct cli *c);
 /* A command whose reply is of interest under --json only. */
 int cli_do(struct cli *c, const char *method, const char *const pairs[][2]);
+/* What its lines begin with: "memctl", unless this is another program. */
+extern const char *cli_program;
 void cli_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* A question whose reply has an array: its rows as a table, or the reply under --json, with the fields that -o chose. */

@@ -1,5 +1,6 @@
 /* memctld itself: how it ends, and how another takes its place. */
 #include "cli/cli.h"
+#include "cli/progress.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,16 +17,48 @@
 #define POLL_MS	   5
 #define WRONG_SETTINGS 3	/* memctld's exit status */
 
+/* What of VMs (of this one, or of all) has still to be brought in before they can have it. */
+static bool bytes_away(struct cli *c, const void *vm, uint64_t *ret)
+{
+	const char *pairs[][2] = { { "vm", vm }, { NULL } };
+	const struct value *of;
+	struct value *reply;
+	char why[320];
+
+	if (vm ? cli_try(c, "org.memctl.ShowVm", pairs, &reply, why) : cli_try(c, "org.memctl.Status", NULL, &reply, why)) {
+		cli_hang_up(c);
+		return false;
+	}
+	of = value_at(reply, vm ? "vm" : "status.vms");
+	*ret = value_u64(of, "compressed_bytes", 0) + value_u64(of, "swapped_bytes", 0) + value_u64(of, "shared_bytes", 0);
+	value_close(reply);
+	return true;
+}
+
+/* The line is gone before anything is said. */
+static int ask_watched(struct cli *c, struct progress_watch *watch, const char *method, const char *const pairs[][2], struct value **ret)
+{
+	char why[320];
+	int r = cli_try(c, method, pairs, ret, why);
+
+	progress_watch_end(watch);
+	if (r)
+		cli_error("%s", why);
+	return r;
+}
+
 int run_vm_release(struct cli *c, char **arguments, unsigned n)
 {
 	const char *pairs[][2] = { { "vm", arguments[0] }, { NULL } };
+	struct progress_watch *watch;
 	struct value *reply;
 	int r;
 
 	(void)n;
 	/* it takes as long as bringing all in takes, unless told otherwise */
 	c->timeout_ms = c->timeout_ms ? c->timeout_ms : -1;
-	r = cli_ask(c, "org.memctl.ReleaseVm", pairs, &reply);
+	watch = progress_watch_begin(c, "bringing in", bytes_away, arguments[0]);
+	r = ask_watched(c, watch, "org.memctl.ReleaseVm", pairs, &reply);
 	if (r)
 		return r;
 	r = c->json ? cli_print_json(reply) : EXIT_OK;
@@ -290,6 +323,7 @@ int run_daemon_stop(struct cli *c, char **arguments, unsigned n)
 	const char *pairs[][2] = { { "?force", c->force ? "yes" : NULL }, { "?wait", c->wait ? "yes" : NULL }, { NULL } };
 	char version[64];
 	struct value *reply;
+	struct progress_watch *watch;
 	long long pid;
 	int r;
 
@@ -297,7 +331,8 @@ int run_daemon_stop(struct cli *c, char **arguments, unsigned n)
 	(void)n;
 	pid = ask_pid(c, version, sizeof version);
 	c->timeout_ms = c->timeout_ms ? c->timeout_ms : -1;
-	r = cli_ask(c, "org.memctl.Stop", pairs, &reply);
+	watch = progress_watch_begin(c, "bringing in", bytes_away, NULL);
+	r = ask_watched(c, watch, "org.memctl.Stop", pairs, &reply);
 	if (r)
 		return r;
 	/* the answer comes before its end: whoever starts another one now would find the socket taken */

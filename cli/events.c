@@ -1,4 +1,6 @@
 /* What memctld has told: events, followed if wanted; and what each of them means, which needs no memctld. */
+#include "cli/events.h"
+
 #include "cli/cli.h"
 #include "cli/output.h"
 #include "cli/units.h"
@@ -49,6 +51,14 @@ static const struct {
 #undef EVENT
 };
 #define KINDS (sizeof kinds / sizeof *kinds)
+
+const char *event_meaning(const char *event)
+{
+	for (size_t i = 0; i < KINDS; i++)
+		if (!strcmp(kinds[i].name, event))
+			return kinds[i].meaning;
+	return NULL;
+}
 
 static void print_member(FILE *f, const char *name, const char *text, const char *end)
 {
@@ -156,7 +166,7 @@ static void add_counts(const struct cli *c, const struct value *events)
 	}
 }
 
-static int show_all(struct cli *c, struct question *q)
+static int read_all(struct cli *c, struct question *q, struct value **ret)
 {
 	struct value *reply = NULL, *more;
 	const char *pairs[6][2];
@@ -178,12 +188,33 @@ static int show_all(struct cli *c, struct question *q)
 			r = EXIT_SYSTEM;
 		value_close(more);
 	}
-	if (!r) {
-		value_drop(reply, "more");
-		if (!c->json)
-			add_counts(c, value_at(reply, "events"));
-		r = cli_show_reply(c, reply, "events", events_columns);
+	if (r) {
+		value_close(reply);
+		return r;
 	}
+	value_drop(reply, "more");
+	*ret = reply;
+	return EXIT_OK;
+}
+
+int events_read(struct cli *c, const char *since, const char *vm, const char *level, struct value **ret)
+{
+	struct question q = { .vm = vm, .level = level };
+
+	snprintf(q.since, sizeof q.since, "%s", since);
+	return read_all(c, &q, ret);
+}
+
+static int show_all(struct cli *c, struct question *q)
+{
+	struct value *reply;
+	int r = read_all(c, q, &reply);
+
+	if (r)
+		return r;
+	if (!c->json)
+		add_counts(c, value_at(reply, "events"));
+	r = cli_show_reply(c, reply, "events", events_columns);
 	value_close(reply);
 	return r;
 }

@@ -1,4 +1,6 @@
 /* What the numbers were: lines like stat's, from memctld's own history.  Levels are averages over the line's time, counters rates. */
+#include "cli/history.h"
+
 #include "cli/cli.h"
 #include "cli/when.h"
 
@@ -12,6 +14,7 @@
 
 #define SINCE_S	   3600		/* without --since */
 #define PAGES_MOST 100000	/* of an answer: more than there can be */
+#define NAMES_MOST 255		/* bytes of a string, as memctld takes them */
 
 const struct column history_columns[] = {
 	{ "TIME", "ts_ms", COLUMN_TIME, true, "when the line's time begins" },
@@ -175,7 +178,8 @@ static bool is_latency(const char *field)
 	return !strncmp(field, "faults.", 7);
 }
 
-/* The numbers that the columns need, with commas between them (none: all, which does no harm); freed by the caller. */
+/* The numbers that the columns need, with commas between them (none: all, which does no harm, and is asked for where there are too many to
+ * name); freed by the caller. */
 static char *numbers_of(const struct column *const *shown, int n)
 {
 	char *text = NULL;
@@ -194,16 +198,13 @@ static char *numbers_of(const struct column *const *shown, int n)
 		free(text);
 		return NULL;
 	}
+	if (strlen(text) > NAMES_MOST)
+		*text = 0;
 	return text;
 }
 
-struct span {
-	uint64_t since_ms, until_ms;	/* until 0: now */
-	const char *step;
-};
-
-/* All parts of the answer as one. */
-static int ask(struct cli *c, const char *vm, const struct span *span, const char *numbers, bool latencies, struct value **ret)
+int history_ask(struct cli *c, const char *vm, const struct history_span *span, const char *numbers, bool latencies,
+	struct value **ret, char why[static 320])
 {
 	char since[24], until[24], step[24];
 	const char *pairs[][2] = { { "vm", vm }, { "#since", since }, { "#until", until }, { "#step", step },
@@ -218,7 +219,7 @@ static int ask(struct cli *c, const char *vm, const struct span *span, const cha
 		struct value *reply;
 
 		snprintf(since, sizeof since, "%" PRIu64, next);
-		r = cli_ask(c, "org.memctl.History", pairs, &reply);
+		r = cli_try(c, "org.memctl.History", pairs, &reply, why);
 		if (r)
 			break;
 		next = value_u64(reply, "next", 0);
@@ -228,7 +229,7 @@ static int ask(struct cli *c, const char *vm, const struct span *span, const cha
 			continue;
 		}
 		if (value_extend(all, "rows", reply) < 0) {
-			cli_error("out of memory");
+			snprintf(why, 320, "out of memory");
 			r = EXIT_SYSTEM;
 		}
 		value_close(reply);
@@ -240,6 +241,16 @@ static int ask(struct cli *c, const char *vm, const struct span *span, const cha
 	value_set_u64(all, "next", 0);
 	*ret = all;
 	return EXIT_OK;
+}
+
+int history_read(struct cli *c, const char *vm, const struct history_span *span, const char *numbers, bool latencies, struct value **ret)
+{
+	char why[320];
+	int r = history_ask(c, vm, span, numbers, latencies, ret, why);
+
+	if (r)
+		cli_error("%s", why);
+	return r;
 }
 
 /* ---- showing ---- */
@@ -260,12 +271,16 @@ static char *rate(const struct value *row, const char *field)
 	return strdup(text);
 }
 
-static char *state(const struct value *row, const char *field)
+const char *history_state(uint64_t number)
 {
 	static const char *const words[] = { "high", "clear", "soft", "hard", "low" };
-	uint64_t n = value_u64(row, field, 5);
 
-	return strdup(n < 5 ? words[n] : "-");
+	return number < sizeof words / sizeof *words ? words[number] : "-";
+}
+
+static char *state(const struct value *row, const char *field)
+{
+	return strdup(history_state(value_u64(row, field, UINT64_MAX)));
 }
 
 static int fill(struct cli *c, struct table *t, const struct value *rows)
@@ -306,7 +321,7 @@ static int show(struct cli *c, const struct column *columns, const struct value 
 	return EXIT_OK;
 }
 
-static int with_columns(struct cli *c, const char *vm, const struct span *span, const struct column *columns)
+static int with_columns(struct cli *c, const char *vm, const struct history_span *span, const struct column *columns)
 {
 	const struct column *shown[COLUMNS_MAX];
 	int n = columns_choose(columns, &c->style, shown), r;
@@ -323,7 +338,7 @@ static int with_columns(struct cli *c, const char *vm, const struct span *span, 
 		cli_error("out of memory");
 		return EXIT_SYSTEM;
 	}
-	r = ask(c, vm, span, numbers, latencies, &reply);
+	r = history_read(c, vm, span, numbers, latencies, &reply);
 	free(numbers);
 	if (r)
 		return r;
@@ -359,7 +374,7 @@ static int no_such_column(const struct column *ours, const char *name)
 }
 
 /* Names that are not ours are asked for only when they are needed. */
-static int with_catalogue(struct cli *c, const char *vm, const struct span *span, const struct column *ours)
+static int with_catalogue(struct cli *c, const char *vm, const struct history_span *span, const struct column *ours)
 {
 	struct columns columns = { 0 };
 	struct value *catalogue;
@@ -380,16 +395,13 @@ static int with_catalogue(struct cli *c, const char *vm, const struct span *span
 	return r;
 }
 
-int run_history(struct cli *c, char **arguments, unsigned n)
+int history_span_of(const struct cli *c, struct history_span *ret)
 {
-	const char *vm = n ? arguments[0] : NULL;
-	const struct column *ours = vm ? history_columns : host_columns;
-	struct span span = { .step = "0" };
+	struct history_span span = { .step = "0" };
 	time_t now = time(NULL);
-	int r;
+	int r = EXIT_OK;
 
-	r = c->step ? parse_step(c->step, &span.step) : EXIT_OK;
-	if (!r && c->until)
+	if (c->until)
 		r = when_parse("--until", c->until, now, &span.until_ms);
 	/* what is asked for is the hour before its end */
 	span.since_ms = (span.until_ms ? span.until_ms : (uint64_t)now * 1000) - SINCE_S * 1000;
@@ -401,5 +413,23 @@ int run_history(struct cli *c, char **arguments, unsigned n)
 		cli_error("--since is not before %s", span.until_ms ? "--until" : "now");
 		return EXIT_USAGE;
 	}
+	*ret = span;
+	return EXIT_OK;
+}
+
+int run_history(struct cli *c, char **arguments, unsigned n)
+{
+	const char *vm = n ? arguments[0] : NULL;
+	const struct column *ours = vm ? history_columns : host_columns;
+	struct history_span span;
+	const char *step = "0";
+	int r;
+
+	r = c->step ? parse_step(c->step, &step) : EXIT_OK;
+	if (!r)
+		r = history_span_of(c, &span);
+	if (r)
+		return r;
+	span.step = step;
 	return unknown_name(ours, c->style.columns) ? with_catalogue(c, vm, &span, ours) : with_columns(c, vm, &span, ours);
 }

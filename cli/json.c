@@ -232,6 +232,12 @@ size_t value_keep_true(struct value *j, const char *array, const char *key)
 	return json_array_size(items);
 }
 
+void value_print(FILE *f, const struct value *v)
+{
+	if (!v || json_dumpf(in(v), f, JSON_COMPACT | JSON_ENCODE_ANY) < 0)
+		fputs("null", f);
+}
+
 void value_print_string(FILE *f, const char *text)
 {
 	json_t *s = json_string(text);

@@ -55,5 +55,7 @@ int value_print_reply(FILE *f, const struct value *reply, bool one_line);
 /* {"key": "value", ...} of pairs up to a NULL key, without those whose value is NULL; freed by the caller.
  * Values of keys that begin with '#' are numbers. */
 char *value_parameters(const char *const pairs[][2]);
+/* Any value as JSON, on one line; "null" if there is none. */
+void value_print(FILE *f, const struct value *v);
 /* A text as a JSON string, with its quotes. */
 void value_print_string(FILE *f, const char *text);

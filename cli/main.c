@@ -21,7 +21,8 @@ const struct command commands[] = {
 		"Refused with the numbers (exit code 2) if the arena cannot guarantee the reservation, or the disk has no room for\n"
 		"what is not reserved.  Kept over restarts of memctld.", NULL, run_vm_set },
 	{ "vm page-in", "VM", 1, 1, "bring back what of a VM is compressed or swapped",
-		"In the background, while more memory is free than reclaim's goal; `vm show` says what is left.", NULL,
+		"In the background, while more memory is free than reclaim's goal; `vm show` says what is left.  --wait: until nothing is\n"
+		"left, however long memory is short; it may be interrupted, and bringing in goes on.", NULL,
 		run_vm_page_in },
 	{ "vm rm", "VM", 1, 1, "end a VM: its leases, frames and swap are taken back",
 		"The emulator is treated as if it had died: what it had in memory is lost, and its threads\n"
@@ -49,6 +50,18 @@ const struct command commands[] = {
 		"TIME STATE VMS SIZE CHARGED CHARGEDMOST FREE MINFREE RSRV SHARED COMMON SAVING RECL/s KILLED/s ROWS/s SAMPLES.\n"
 		"--json has counters as what they grew by in interval_ms.", history_columns, run_history,
 		.more_columns = true },
+	{ "report", "", 0, 0, "what was, and why, as one page with charts",
+		"HTML with everything in it: no scripts, nothing fetched; for browsers, in the light and in the dark, and for paper.  Memory by\n"
+		"state, host states, how long faults took, sharing, balloons, swap traffic, events, what was decided and why, settings.  At\n"
+		"most 24 VMs, and 240 points a line however long the time is.  --json has the same numbers.", NULL, run_report },
+	{ "heat", "VM", 1, 1, "a map of a VM's guest-physical memory, by state and age",
+		"Age: how long ago a resident page was filled, or last seen in use, as reclaim sees it: in generations of an eighth of what is\n"
+		"resident.  Each cell stands for so many pages; where they differ, neighbouring cells take turns, so that each line\n"
+		"has its signs in the proportions of its pages (a page that is lost is always shown).  For the VM's own user and operators.",
+		NULL, run_heat },
+	{ "top", "", 0, 0, "the VMs and the host on the screen, as esxtop's memory screen has them: live, or as they were",
+		"What is on it, and which keys it takes, is said by ? on it.  --batch and --json print instead, a line a sample.", top_columns,
+		run_top },
 	{ "share groups", "", 0, 0, "the pools of shared pages: members, what is shared, where it is",
 		"A VM shares with itself (sharing = vm) or with a group (sharing = group:NAME); each has one pool.",
 		share_groups_columns, run_share_groups },

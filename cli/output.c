@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define GOOD "\033[32m"
@@ -54,6 +55,45 @@ int output_end(int code)
 		return code;
 	cli_error("cannot write to stdout: %s", strerror(error));
 	return code > EXIT_DIFFERENCE ? code : EXIT_SYSTEM;
+}
+
+int output_replace(const char *path, int (*write)(FILE *f, const void *userdata), const void *userdata)
+{
+	mode_t mask = umask(0);
+	struct stat is;
+	char *new = NULL;
+	FILE *f = NULL;
+	int fd = -1, r = 0;
+
+	umask(mask);
+	/* a device, a pipe or a link would be one no more */
+	if (lstat(path, &is) == 0 && !S_ISREG(is.st_mode))
+		return -ENOTSUP;
+	if (asprintf(&new, "%s.XXXXXX", path) < 0)
+		return -ENOMEM;
+	fd = mkstemp(new);
+	if (fd < 0)
+		r = -errno;
+	/* others may read it, and mkstemp makes the file for us alone */
+	if (!r && (fchmod(fd, 0644 & ~mask) < 0 || !(f = fdopen(fd, "w"))))
+		r = -errno;
+	if (!r)
+		r = write(f, userdata);
+	if (!r && (fflush(f) || ferror(f)))
+		r = errno ? -errno : -EIO;
+	if (f ? fclose(f) : fd >= 0 && close(fd))
+		r = r ? r : -EIO;
+	if (!r && rename(new, path) < 0)
+		r = -errno;
+	if (r < 0 && fd >= 0)
+		unlink(new);
+	free(new);
+	return r;
+}
+
+const char *output_replace_error(int r)
+{
+	return r == -ENOTSUP ? "it is there, and no regular file" : strerror(-r);
 }
 
 int output_colors(const char *when, bool *ret)

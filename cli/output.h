@@ -2,6 +2,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stdio.h>
 
 /* First of all: whoever started us may have closed them, and our socket must not become stdout. */
 void output_begin(void);
@@ -9,6 +10,12 @@ void output_begin(void);
 int output_end(int code);
 /* Whether printing goes on making sense: false once a write has failed. */
 bool output_flush(void);
+
+/* A regular file as a whole: whoever reads it has the old one or the new one, which `write` writes (0 or -errno).  -ENOTSUP: it is
+ * there, and no regular file; -errno.  If it fails, all is as it was. */
+int output_replace(const char *path, int (*write)(FILE *f, const void *userdata), const void *userdata);
+/* What its result means. */
+const char *output_replace_error(int r);
 
 /* Whether --color=`when` (NULL: auto) means colours here; -EINVAL: it is no such word, and that was said. */
 int output_colors(const char *when, bool *ret);

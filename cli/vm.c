@@ -1,5 +1,6 @@
 /* VMs: the table, one VM in full, its page map, its end. */
 #include "cli/cli.h"
+#include "cli/page_map.h"
 #include "cli/units.h"
 
 #include <inttypes.h>
@@ -249,8 +250,8 @@ const struct column vm_pmap_columns[] = {
 	{ NULL },
 };
 
-/* GPA[+LEN] in two decimal texts. */
-static int parse_range(const char *text, char gpa[32], char length[32])
+/* GPA[+LEN]. */
+static int parse_range(const char *text, uint64_t *ret_from, uint64_t *ret_end)
 {
 	size_t n = strcspn(text, "+");
 	uint64_t from, bytes = 4096;
@@ -261,62 +262,61 @@ static int parse_range(const char *text, char gpa[32], char length[32])
 		cli_error("\"%s\" is not GPA[+LEN], like 0x100000+64KiB", text);
 		return -1;
 	}
-	snprintf(gpa, 32, "%" PRIu64, from);
-	snprintf(length, 32, "%" PRIu64, bytes);
+	*ret_from = from;
+	*ret_end = from + bytes;
 	return 0;
 }
 
 /* The daemon answers with so many runs at a time; the rest begins at `next`, up to the end that was asked for. */
-static int ask_rest(struct cli *c, const char *vm, uint64_t end, struct value *reply)
+int page_map_read(struct cli *c, const char *vm, uint64_t from, uint64_t end, bool ages,
+	bool (*take)(struct value *reply, void *userdata), void *userdata)
 {
-	uint64_t next = value_u64(reply, "next", 0);
+	uint64_t next = from;
 
-	while (next && next < end) {
+	do {
 		char gpa[32], length[32];
-		const char *pairs[][2] = { { "vm", vm }, { "#gpa", gpa }, { "#length", length }, { NULL } };
-		struct value *more;
+		const char *pairs[][2] = { { "vm", vm }, { "#gpa", gpa }, { "#length", length }, { ages ? "?ages" : NULL, "yes" }, { NULL } };
+		struct value *reply;
 		int r;
 
 		snprintf(gpa, sizeof gpa, "%" PRIu64, next);
 		snprintf(length, sizeof length, "%" PRIu64, end == UINT64_MAX ? 0 : end - next);
-		r = cli_ask(c, "org.memctl.PageMap", pairs, &more);
+		r = cli_ask(c, "org.memctl.PageMap", pairs, &reply);
 		if (r)
 			return r;
-		r = value_extend(reply, "runs", more);
-		next = value_u64(more, "next", 0);
-		value_close(more);
-		if (r < 0) {
-			cli_error("memctld's page map cannot be understood");
-			return EXIT_SYSTEM;
-		}
-	}
-	value_set_u64(reply, "next", 0);
+		/* one that does not go on would be asked for ever */
+		next = value_u64(reply, "next", 0) > next ? value_u64(reply, "next", 0) : 0;
+		if (!take(reply, userdata))
+			value_close(reply);
+	} while (next && next < end);
 	return EXIT_OK;
+}
+
+/* The first reply is kept, and becomes all of them. */
+static bool add_runs(struct value *reply, void *userdata)
+{
+	struct value **all = userdata;
+
+	if (*all)
+		value_extend(*all, "runs", reply);
+	else
+		*all = reply;
+	return *all == reply;
 }
 
 int run_vm_pmap(struct cli *c, char **arguments, unsigned n)
 {
-	char gpa[32] = "", length[32] = "";
-	const char *pairs[][2] = { { "vm", arguments[0] }, { NULL }, { NULL }, { NULL } };
-	uint64_t end = UINT64_MAX;
-	struct value *reply;
+	uint64_t from = 0, end = UINT64_MAX;
+	struct value *all = NULL;
 	int r;
 
-	if (n > 1) {
-		if (parse_range(arguments[1], gpa, length) < 0)
-			return EXIT_USAGE;
-		pairs[1][0] = "#gpa";
-		pairs[1][1] = gpa;
-		pairs[2][0] = "#length";
-		pairs[2][1] = length;
-		end = strtoull(gpa, NULL, 10) + strtoull(length, NULL, 10);
+	if (n > 1 && parse_range(arguments[1], &from, &end) < 0)
+		return EXIT_USAGE;
+	r = page_map_read(c, arguments[0], from, end, false, add_runs, &all);
+	if (!r) {
+		value_set_u64(all, "next", 0);
+		r = cli_show_reply(c, all, "runs", vm_pmap_columns);
 	}
-	r = cli_ask(c, "org.memctl.PageMap", pairs, &reply);
-	if (r)
-		return r;
-	r = ask_rest(c, arguments[0], end, reply);
-	if (!r)
-		r = cli_show_reply(c, reply, "runs", vm_pmap_columns);
-	value_close(reply);
+	value_close(all);
 	return r;
 }

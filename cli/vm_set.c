@@ -1,5 +1,6 @@
 /* What an operator does to a VM that runs: its resources, and what comes back of it. */
 #include "cli/cli.h"
+#include "cli/progress.h"
 #include "cli/units.h"
 
 #include <inttypes.h>
@@ -36,10 +37,11 @@ int run_vm_set(struct cli *c, char **arguments, unsigned n)
 #define STILL_LOOKS 25
 
 /* Until none is under way any more, however long that takes: but whoever waits is told that it does not go on. */
-static int wait_for_page_in(struct cli *c, const char *vm)
+static int wait_for_page_in(struct cli *c, const char *vm, uint64_t all)
 {
 	static const struct timespec pause = { .tv_nsec = 200000000 };
 	const char *pairs[][2] = { { "vm", vm }, { NULL } };
+	struct progress p = progress_begin(c, "paging in", PROGRESS_BYTES);
 	uint64_t before = 0;
 	unsigned still = 0;	/* looks at which nothing had come */
 
@@ -50,16 +52,20 @@ static int wait_for_page_in(struct cli *c, const char *vm)
 		int r;
 
 		r = cli_ask(c, "org.memctl.ShowVm", pairs, &reply);
-		if (r)
+		left = r ? 0 : value_u64(reply, "vm.page_in_left_bytes", 0);
+		if (!r)
+			value_close(reply);
+		if (!left) {
+			progress_end(&p);
 			return r;
-		left = value_u64(reply, "vm.page_in_left_bytes", 0);
-		value_close(reply);
-		if (!left)
-			return EXIT_OK;
+		}
+		all = left > all ? left : all;
+		progress_show(&p, all - left, all);
 		still = left == before ? still + 1 : 0;
 		before = left;
 		if (still == STILL_LOOKS) {
 			units_size(left, size);
+			progress_end(&p);
 			cli_error("%s are left, and nothing more comes: no more memory is free than reclaim wants (memctl status); still waiting", size);
 		}
 		nanosleep(&pause, NULL);
@@ -96,7 +102,7 @@ int run_vm_page_in(struct cli *c, char **arguments, unsigned n)
 	if (r)
 		return r;
 	if (c->wait)
-		r = wait_for_page_in(c, arguments[0]);
+		r = wait_for_page_in(c, arguments[0], value_u64(reply, "pages", 0) * 4096);
 	if (!r && c->json) {
 		r = cli_print_json(reply);
 	} else if (!r) {

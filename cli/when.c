@@ -78,12 +78,17 @@ static bool parse_date(const char *text, time_t now, time_t *ret)
 	return false;
 }
 
-int when_parse(const char *option, const char *text, time_t now, uint64_t *ret_ms)
+int when_read(const char *text, time_t now, uint64_t *ret_ms)
 {
 	time_t t = now;
 
 	if (strcmp(text, "now") && !parse_ago(text, now, &t) && !parse_date(text, now, &t))
-		return bad_time(option, text);
+		return -EINVAL;
 	*ret_ms = (uint64_t)t * 1000;
-	return EXIT_OK;
+	return 0;
+}
+
+int when_parse(const char *option, const char *text, time_t now, uint64_t *ret_ms)
+{
+	return when_read(text, now, ret_ms) < 0 ? bad_time(option, text) : EXIT_OK;
 }

@@ -85,6 +85,9 @@ _memctl_list_values() {
 	--color) list=(auto always never) ;;
 	--shares) list=(low normal high) ;;
 	--level) list=(error warning notice info) ;;
+	--units) list=(MiB GiB KiB B auto) ;;
+	--sort) list=("${columns[@]}") ;;
+	--at) list=(10m 1h 1d) ;;
 	--vm) _memctl_list_table '' vm list -o NAME ;;
 	--sharing)
 		local prefix=group:
@@ -139,10 +142,10 @@ _memctl() {
 	if [[ ${command[0]} == run && $previous == -- ]]; then
 		mapfile -t COMPREPLY < <(compgen -c -- "$current")
 		return
-	elif [[ (${command[0]} == run && ${#words[@]} -gt 1) || $previous =~ ^--(socket|swap-dir|textfile)$ ]]; then
+	elif [[ (${command[0]} == run && ${#words[@]} -gt 1) || ${options[${previous:- }]} =~ ^(FILE|PATH|DIR)$ ]]; then
 		mapfile -t COMPREPLY < <(compgen -f -- "$current")
 		return
-	elif [[ $previous == -o || $previous == --output ]]; then
+	elif [[ $previous == -o || $previous == --output || $previous == --columns ]]; then
 		# the last of COL,COL
 		[[ $current == *,* ]] && prefix=${current%,*},
 		[[ $current == +* && -z $prefix ]] && prefix=+

@@ -25,7 +25,9 @@ import time
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "tests", "lib"))
 import image  # noqa: E402
+import progress  # noqa: E402
 
 MIB = 1 << 20
 GUESTS = 4
@@ -124,6 +126,7 @@ class Demo:
                       "shared_saved_bytes": 0, "ballooned_peak_bytes": 0}
         self.began = time.monotonic()
         self.shown = 0
+        self.progress = progress.Progress(quiet=options.json == "-" or options.quiet)
 
     # -- processes
 
@@ -229,25 +232,19 @@ class Demo:
         return now
 
     def show(self, now, at_end=False):
-        tty = sys.stdout.isatty()
+        """On a terminal the line of progress; elsewhere what memory does, every five seconds; at the end in any case."""
         seconds = time.monotonic() - self.began
-        if not tty and not at_end and seconds - self.shown < 5:
-            return
-        self.shown = seconds
-        done = sum(v.job for v in self.vms)
-        of = sum(v.jobs for v in self.vms)
-        line = ("%3d s %3d %%  arena %3d of %d MiB, compressed %3d, swapped %3d, saved %3d, ballooned %3d; "
-                "verified %d, %d wrong; %s") % (
-            seconds, 100 * done // of if of else 0, now["used_bytes"] // MIB, self.arena_bytes // MIB,
+        done, whole = sum(v.job for v in self.vms), sum(v.jobs for v in self.vms)
+        line = ("arena %3d of %d MiB, compressed %3d, swapped %3d, saved %3d, ballooned %3d; verified %d, %d wrong; %s") % (
+            now["used_bytes"] // MIB, self.arena_bytes // MIB,
             now["compressed_bytes"] // MIB, now["swapped_bytes"] // MIB, now["shared_saved_bytes"] // MIB,
             now["ballooned_peak_bytes"] // MIB, sum(v.verified for v in self.vms),
             sum(v.wrong for v in self.vms), " ".join(v.doing for v in self.vms))
-        if tty:
-            line = line[:os.get_terminal_size().columns - 1]
-            sys.stdout.write("\r\033[K" + line + ("\n" if at_end else ""))
-            sys.stdout.flush()
-        else:
-            say(line)
+        self.progress.show(progress.line("demo", done, whole, seconds, "jobs") + "   " + line)
+        if at_end or ((not self.progress.shown or not sys.stdout.isatty()) and seconds - self.shown >= 5):
+            self.progress.clear()
+            self.shown = seconds
+            say("%3d s %3d %%  %s" % (seconds, 100 * done // whole if whole else 0, line))
 
     # -- the run
 
@@ -380,6 +377,7 @@ def main():
     parser.add_argument("--json", metavar="FILE", help="write the numbers of the run to FILE; -: to stdout, and "
                         "everything else to stderr")
     parser.add_argument("--small", action="store_true", help="a quarter of the memory, half a minute")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no line of progress on a terminal")
     parser.add_argument("--rounds", type=int, help="rounds of work in each guest (16; small: 4)")
     parser.add_argument("--twin", choices=["flip", "unkept"], help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -391,6 +389,7 @@ def main():
     try:
         return demo.run()
     except (Failed, image.TooFewFiles, OSError, subprocess.TimeoutExpired) as why:
+        demo.progress.clear()
         say("")
         print("demo: %s" % why, file=sys.stderr)
         if demo.daemon and isinstance(why, ConnectionError):
@@ -400,6 +399,7 @@ def main():
             print("demo: " + demo.daemon_end(), file=sys.stderr)
         return 1
     finally:
+        demo.progress.clear()
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
         demo.clean()

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The manual, in scdoc(5)'s language, from the tables that the programs are made of.
 
-    generate.py --memctl PROGRAM --memctld PROGRAM --out DIR [--scdoc PROGRAM]
+    generate.py --memctl PROGRAM --memctld PROGRAM --exporter PROGRAM --out DIR [--scdoc PROGRAM]
 
 Into DIR go man1 ... man8; without --scdoc their sources instead.  What no table has stands in parts/PAGE.scd, and comes
 before a page's last sections; pages/ has whole pages that are written by hand."""
@@ -157,23 +157,34 @@ def memctl_page(about):
 
 # ---- memctld
 
-def memctld_page(program):
+def program_page(program, name, summary, end, see_also):
+    """Of a program that says its options by --help: those before `end`."""
     text = subprocess.run([program, "--help"], capture_output=True, text=True, check=True).stdout
-    page = Page("memctld", 8, "lend memory to virtual machines, and take it back when it is short")
+    page = Page(name, 8, summary)
     page.heading("SYNOPSIS")
-    page.add("*memctld* \\[_OPTION_\\]...")
+    page.add("*%s* \\[_OPTION_\\]..." % escape(name))
     page.part()
     page.heading("OPTIONS")
-    options = text[:text.index("Settings (")]
+    options = text[:text.index(end)]
     for names, help_ in re.findall(r"^  (--\S.*?)(?:  +(\S.*(?:\n {10,}\S.*)*))?$", options, re.M):
         bold = re.sub(r"--[\w-]+", lambda m: "*%s*" % m[0], escape(names))
-        bold = re.sub(r" ([A-Z][A-Z=]+)$", r" _\1_", bold)
+        bold = re.sub(r" ([A-Z][A-Z=:]+)$", r" _\1_", bold)
         page.item(bold, words(sentence(" ".join(help_.split()) or "what the name says")))
     page.heading("EXIT STATUS")
     status = re.search(r"Exit status: (.*)", text, re.S)[1]
     page.add(words(sentence(" ".join(status.split()))))
-    page.see_also(("memctl", 1), ("memctl-memory", 7), ("memctld.conf", 5), ("org.memctl", 7), ("libmemctl", 3))
+    page.see_also(*see_also)
     return page
+
+
+def memctld_page(program):
+    return program_page(program, "memctld", "lend memory to virtual machines, and take it back when it is short", "Settings (",
+                        (("memctl", 1), ("memctl-memory", 7), ("memctld.conf", 5), ("org.memctl", 7), ("libmemctl", 3)))
+
+
+def exporter_page(program):
+    return program_page(program, "memctl-exporter", "the numbers of memctld for Prometheus, by HTTP", "Exit status",
+                        (("memctl-metrics", 1), ("memctld", 8), ("memctld.conf", 5)))
 
 
 TYPES = {"SIZE": "a size: bytes, or with K, M, G, T (powers of 1024)", "NUMBER": "a whole number", "PERCENT": "percent",
@@ -368,13 +379,13 @@ def render(scdoc, page):
 
 def main():
     a = argparse.ArgumentParser()
-    for name in ("memctl", "memctld", "out"):
+    for name in ("memctl", "memctld", "exporter", "out"):
         a.add_argument("--" + name, required=True)
     a.add_argument("--scdoc")
     a = a.parse_args()
     about = json.loads(subprocess.run([a.memctl, "--json", "help"], capture_output=True, text=True, check=True).stdout)
     library, aliases = library_pages()
-    pages = [memctl_page(about), memctld_page(a.memctld), config_page(), protocol_page(), *library]
+    pages = [memctl_page(about), memctld_page(a.memctld), exporter_page(a.exporter), config_page(), protocol_page(), *library]
     pages += [command_page(c, about) for c in about["commands"]]
     if os.path.exists(os.path.join(TREE, "daemon/base/events.def")):
         pages.append(events_page())
