@@ -34,13 +34,17 @@ UNITS = {
                             "[Service]\nType=oneshot\nExecStart=systemctl --force exit\n",
 }
 # everything is made before process 1 is there; $1 is the root, $2 the terminal, $3 the tree, $4 the group's number, $5 the
-# controllers of version 1, $6 a directory that has the same path in the machine, $7 what is installed
+# controllers of version 1, $6 a directory that has the same path in the machine, $7 what is installed (none: all of the root is its
+# own), $8 what process 1 is told
 INIT = r"""
 set -e
 root=$1 terminal=$2 tree=$3 shared=$6
 mount --bind "$root" "$root"
-for d in usr; do mount --bind /$d "$root/$d"; mount -o remount,ro,bind "$root/$d"; done
-mount --bind "$7/usr/local" "$root/usr/local"
+if [ -n "$7" ]; then
+	mount --bind /usr "$root/usr"
+	mount -o remount,ro,bind "$root/usr"
+	mount --bind "$7/usr/local" "$root/usr/local"
+fi
 mount -t proc proc "$root/proc"
 mount --bind "$root/proc/sys" "$root/proc/sys"
 mount -o remount,ro,bind "$root/proc/sys"
@@ -85,12 +89,10 @@ cd "$root"
 mkdir -p old
 pivot_root . old
 umount -l /old
-units=/etc/systemd/system:/run/systemd/system:/run/systemd/generator:/usr/local/lib/systemd/system
-exec env -i container=memctl-test PATH=/usr/sbin:/usr/bin SYSTEMD_UNIT_PATH=$units \
-	SYSTEMD_GENERATOR_PATH=/usr/local/lib/systemd/system-generators SYSTEMD_SECCOMP=1 \
-	/usr/lib/systemd/systemd --unit=test.target --log-target=console --log-level=info --show-status=no </dev/console >/dev/console 2>&1
+exec env -i container=memctl-test PATH=/usr/sbin:/usr/bin:/sbin:/bin SYSTEMD_SECCOMP=1 $8 \
+	/lib/systemd/systemd --log-target=console --log-level=info --show-status=no </dev/console >/dev/console 2>&1
 """
-MEMCTL_ID, METRICS_ID = 987, 986
+MEMCTL_ID, METRICS_ID, EXPORTER_ID = 987, 986, 985
 # whose emulators run in the machine: nobody in particular, but of the group that may lease memory
 USER_ID = 1000
 
@@ -146,6 +148,10 @@ class Machine:
     """`settings` for memctld.conf, `drop_in`: more lines for [Service] of the unit."""
 
     AS_USER = ["setpriv", "--reuid=%d" % USER_ID, "--regid=%d" % USER_ID, "--groups=%d" % MEMCTL_ID]
+    # it knows no units but these
+    SETTINGS = " ".join([
+        "SYSTEMD_UNIT_PATH=/etc/systemd/system:/run/systemd/system:/run/systemd/generator:/usr/local/lib/systemd/system",
+        "SYSTEMD_GENERATOR_PATH=/usr/local/lib/systemd/system-generators"])
     PUPPETS = ("tests/system/puppet", "tests/torture/tenant", "packaging/demo.d/unicorn-example")
 
     def __init__(self, arena="64M", settings=(), drop_in=(), metrics="none"):
@@ -187,11 +193,11 @@ class Machine:
                 os.symlink(os.readlink("/" + link), os.path.join(self.root, link))
         os.symlink("/run", os.path.join(self.root, "var/run"))
         self._write("etc/passwd", "root:x:0:0::/root:/bin/sh\nmemctl:x:%d:%d::/var/lib/memctl:/usr/sbin/nologin\n"
-                    "memctl-metrics:x:%d:%d::/:/usr/sbin/nologin\nuser:x:%d:%d::/:/bin/sh\n"
+                    "memctl-metrics:x:%d:%d::/:/usr/sbin/nologin\nmemctl-exporter:x:%d:%d::/:/usr/sbin/nologin\nuser:x:%d:%d::/:/bin/sh\n"
                     "nobody:x:65534:65534::/:/usr/sbin/nologin\n" % (
-                        MEMCTL_ID, MEMCTL_ID, METRICS_ID, METRICS_ID, USER_ID, USER_ID))
-        self._write("etc/group", "root:x:0:\nmemctl:x:%d:user\nmemctl-metrics:x:%d:\nuser:x:%d:\nnogroup:x:65534:\n" % (
-            MEMCTL_ID, METRICS_ID, USER_ID))
+                        MEMCTL_ID, MEMCTL_ID, METRICS_ID, METRICS_ID, EXPORTER_ID, EXPORTER_ID, USER_ID, USER_ID))
+        self._write("etc/group", "root:x:0:\nmemctl:x:%d:user\nmemctl-metrics:x:%d:\nmemctl-exporter:x:%d:\nuser:x:%d:\nnogroup:x:65534:\n" % (
+            MEMCTL_ID, METRICS_ID, EXPORTER_ID, USER_ID))
         self._write("etc/machine-id", "0123456789abcdef0123456789abcdef\n")
         self._write("etc/nsswitch.conf", "passwd: files\ngroup: files\n")
         self._write("etc/os-release", "ID=test\n")
@@ -203,6 +209,7 @@ class Machine:
         shutil.copytree("/etc/ld.so.conf.d", self.root + "/etc/ld.so.conf.d")
         with open(self.root + "/etc/ld.so.conf", "a") as f:
             f.write("include /etc/ld.so.conf.d/*.conf\n")
+        os.symlink("test.target", os.path.join(self.root, "etc/systemd/system/default.target"))
         for name, text in UNITS.items():
             self._write("etc/systemd/system/" + name, text)
         self._write("etc/systemd/system/memctld.service.d/test.conf", "[Service]\nStandardError=append:/log/memctld\n" +
@@ -216,8 +223,15 @@ class Machine:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with open(path, "w") as f:
                 f.write("#!/bin/sh\nexec %s env MEMCTL_SOCKET=%s %s \"$@\"\n" % (
-                    " ".join([*self._enter(), *who]), self.socket, os.path.join(self.real_build, name)))
+                    " ".join([*self._enter(), *who]), self.socket, self._program(name)))
             os.chmod(path, 0o755)
+
+    def _program(self, name):
+        """How the machine calls a program of the build."""
+        return os.path.join(self.real_build, name)
+
+    def _installed(self):
+        return installed(self.real_build)
 
     def _make_cgroups(self):
         """A group of its own in every hierarchy that process 1 will use; their names if these are of version 1."""
@@ -260,7 +274,7 @@ class Machine:
              " ".join(self.cgroups), "unshare", "--mount", "--pid", "--uts", "--ipc", "--cgroup", "--fork", "--kill-child",
              "--propagation", "private",
              "sh", "-c", INIT, "sh", self.root, os.ttyname(slave), TREE, str(MEMCTL_ID), " ".join(controllers), self.shared,
-             installed(self.real_build)],
+             self._installed(), self.SETTINGS],
             stdin=subprocess.DEVNULL, stdout=slave, stderr=slave, start_new_session=True)
         os.close(slave)
 
@@ -276,8 +290,11 @@ class Machine:
 
         self.init = wait_until(process_1, 60, "systemd")
         self._make_wrappers()
-        wait_until(lambda: self.show("ActiveState") == "active" or self._failed(), 60, "memctld.service")
+        self._wait_until_booted()
         return self
+
+    def _wait_until_booted(self):
+        wait_until(lambda: self.show("ActiveState") == "active" or self._failed(), 60, "memctld.service")
 
     def _failed(self):
         if self.process.poll() is not None or self.show("ActiveState") == "failed":
