@@ -25,6 +25,7 @@ from host import cpu_seconds, kernel_threads, log, read  # noqa: E402
 ROUNDS = 5
 MISPLACED_US = 20       # a bare trip that takes longer was not on one core
 MISPLACED_TIMES = 1.6   # or, where kernel entries are slow, one that takes so many times the best of some at the start
+BEHIND = 1.15            # medians of the same thing differ by less, on a quiet machine
 MIB = 1 << 20
 PAGE = 4096
 
@@ -133,6 +134,7 @@ class Setting:
         self.host = host
         self.rounds = arguments.rounds
         self.settings = dict(s.split("=", 1) for s in arguments.set)
+        self.only = set(arguments.only)
         self.directory = tempfile.mkdtemp(prefix="memctl-bench.", dir="/var/tmp")
         host.at_exit(shutil.rmtree, self.directory, True)
         self.corpus = os.path.join(BUILD, "bench-corpus")
@@ -140,15 +142,15 @@ class Setting:
         self.core = max(os.sched_getaffinity(0))
         self._vms = 0
 
-    def guest(self, mib, *how, number=0, content=True):
-        return Worker(program("bench-guest"), self.corpus if content else "-", number, mib, *how)
+    def guest(self, mib, *how, number=0, content=True, kind="bench-guest"):
+        return Worker(program(kind), self.corpus if content else "-", number, mib, *how)
 
-    def lease(self, daemon, mib, number=0, content=True, **keys):
+    def lease(self, daemon, mib, number=0, content=True, kind="bench-guest", **keys):
         """A guest on a lease; .vm is its name.  Keys: reservation_mib, shares, sharing."""
         self._vms += 1
         vm = f"b{self._vms}"
         more = [f"{key}={value}" for key, value in keys.items()]
-        guest = self.guest(mib, "lease", vm, daemon.socket, *more, number=number, content=content)
+        guest = self.guest(mib, "lease", vm, daemon.socket, *more, number=number, content=content, kind=kind)
         guest.vm = vm
         if guest.hello["faults"] not in ("full", "user-mode-only", "user_mode", "user-mode"):
             raise RuntimeError(f"the lease is not managed: {guest.hello}")
@@ -299,6 +301,7 @@ class Results:
     def __init__(self, bench):
         self.bench = bench
         self.rows = {}
+        self.earlier = {}       # name -> ratio
 
     def row(self, name, peer, unit, target=None):
         self.rows[name] = {"peer": peer, "unit": unit, "target": target, "values": [],
@@ -306,6 +309,14 @@ class Results:
 
     def add(self, name, value, peer_value):
         self.rows[name]["values"].append((value, peer_value))
+
+    def take(self, other):
+        """All rows of another benchmark's, by its name and theirs."""
+        self.rows.update({f"{other.bench}.{name}": row for name, row in other.rows.items()})
+
+    def compare(self, earlier):
+        """With results as as_json gave them, maybe of another day."""
+        self.earlier = {r["name"]: r["ratio"] for r in earlier["results"]}
 
     def absent(self, name, why):
         self.rows[name].update(why=why, values=[])
@@ -315,6 +326,10 @@ class Results:
 
     def no_peer(self, name, why):
         self.rows[name]["missing"] = why
+
+    def more(self, name, **keys):
+        """What else the JSON says of it."""
+        self.rows[name].setdefault("more", {}).update(keys)
 
     def note(self, name, text):
         self.rows[name]["note"] = text
@@ -330,8 +345,11 @@ class Results:
             result = {"name": name, "value": value, "peer": row["peer"], "peer_value": peer, "unit": row["unit"],
                       "rounds": len(row["values"]), "ratio": ratio, "target": row["target"],
                       "met": meets(ratio, row["target"])}
+            if name in self.earlier:
+                result["behind"] = behind(ratio, self.earlier[name], row["target"])
             if ratio is None:
                 result["why"] = row["why"] or row["missing"] or "not measured"
+            result.update(row.get("more", {}))
             if "note" in row:
                 result["note"] = row["note"]
             out.append(result)
@@ -340,6 +358,8 @@ class Results:
     def show(self):
         for r in self.as_json()["results"]:
             verdict = {True: "met", False: "MISSED", None: ""}[r["met"]]
+            if r.get("behind"):
+                verdict += f" FALLEN BEHIND {self.earlier[r['name']]:.4g}"
             numbers = [f"{x:.4g}" if x is not None else "-" for x in (r["value"], r["peer_value"], r["ratio"])]
             log(f"{r['name']:24} {numbers[0]:>10} {numbers[1]:>10} {r['unit']:14} ratio {numbers[2]:>7}"
                 f" target {r['target'] or '-':8} {verdict} {r.get('why', '')}")
@@ -353,6 +373,13 @@ def meets(ratio, target):
         return abs(ratio - float(words[0])) <= float(words[2])
     bound = float(words[1])
     return {"<=": ratio <= bound, ">=": ratio >= bound, "<": ratio < bound}[words[0]]
+
+
+def behind(ratio, earlier, target):
+    """Whether it is worse than it was, by more than rounds differ; None where there is no better and worse."""
+    if ratio is None or not earlier or not target or "+-" in target:
+        return None
+    return ratio > earlier * BEHIND if target.startswith("<") else ratio < earlier / BEHIND
 
 
 def alternately(i, first, second):

@@ -259,10 +259,21 @@ void content_fill(const struct content *c, uint32_t page, void *at)
 	words[stamp_word(key)] = key;
 }
 
-bool content_stamped(const struct content *c, uint32_t page, const void *at)
+size_t content_word(const struct content *c, uint32_t page)
 {
 	uint64_t key = key_of(c, page);
+
+	return key == NO_KEY ? page % PAGE_WORDS : stamp_word(key);
+}
+
+uint64_t content_stamp(const struct content *c, uint32_t page)
+{
+	return key_of(c, page);		/* that of the zero page is zero */
+}
+
+bool content_stamped(const struct content *c, uint32_t page, const void *at)
+{
 	const volatile uint64_t *words = at;
 
-	return key == NO_KEY ? words[page % PAGE_WORDS] == 0 : words[stamp_word(key)] == key;
+	return words[content_word(c, page)] == content_stamp(c, page);
 }

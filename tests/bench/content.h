@@ -48,6 +48,8 @@ bool content_is_zero(const struct content *c, uint32_t page);
 /* Common or a duplicate: not zero, and the same somewhere else. */
 bool content_has_twin(const struct content *c, uint32_t page);
 void content_fill(const struct content *c, uint32_t page, void *at);
-/* One word of the page tells whether it is the right one. */
+/* One word of the page tells whether it is the right one: which, and what it holds. */
+size_t content_word(const struct content *c, uint32_t page);
+uint64_t content_stamp(const struct content *c, uint32_t page);
 bool content_stamped(const struct content *c, uint32_t page, const void *at);
 void shuffle(uint32_t *a, size_t n, uint64_t seed);

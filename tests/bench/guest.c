@@ -13,6 +13,7 @@
  *	absent WHICH SEED		take the pages that are not mapped but swapped (anon)
  *	touch read|write N		time N accesses to the next pages of the list
  *	sequential FIRST COUNT		write one byte a page, in order; wall and CPU time
+ *	stream FIRST COUNT		the same, but read it
  *	resident ACCESSES SLICES	random reads of the region and, in turns, of a plain memfd of its size
  *	zipf ACCESSES EXPONENT/100 SEED	accesses by rank; each page is checked by its stamp
  *	work MS SEED [CHURN]		for so long: random pages that are used, each compared as a whole, each fourth written to;
@@ -31,8 +32,8 @@
  */
 #include "content.h"
 #include "driver.h"
-#include "libclient/memctl.h"
 #include "measure.h"
+#include "region.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -46,16 +47,14 @@
 
 static struct {
 	struct content content;
-	uint8_t *base;
+	struct region region;
+	uint8_t *base;		/* the region's */
 	uint32_t pages;
-	struct memctl *memctl;
-	struct memctl_lease *lease;
 	struct driver driver;
 	uint32_t *list;
 	size_t list_n, next;
 	uint8_t *written;	/* page -> since it was filled, by touch or sequential */
 	uint8_t *twin;		/* plain memory beside a lease, for `resident` */
-	size_t heap_before;	/* of the library */
 } g;
 
 static void ok(void)
@@ -65,73 +64,6 @@ static void ok(void)
 }
 
 /* ---- the region ---- */
-
-static uint8_t *map_memfd(size_t bytes)
-{
-	int fd = memfd_create("bench", MFD_CLOEXEC);
-	uint8_t *m;
-
-	if (fd < 0 || ftruncate(fd, (off_t)bytes) < 0)
-		die("memfd of %zu bytes", bytes);
-	m = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (m == MAP_FAILED)
-		die("map memfd");
-	close(fd);
-	madvise(m, bytes, MADV_NOHUGEPAGE);
-	return m;
-}
-
-static void read_key(struct memctl_vm *vm, char *word)
-{
-	char *value = strchr(word, '=');
-
-	if (!value)
-		die("not KEY=VALUE: %s", word);
-	*value++ = '\0';
-	if (!strcmp(word, "reservation_mib"))
-		vm->reservation = number(value) << 20;
-	else if (!strcmp(word, "shares"))
-		vm->shares = (uint32_t)number(value);
-	else if (!strcmp(word, "sharing"))
-		vm->sharing = value;
-	else
-		die("no key %s", word);
-}
-
-/* words: NAME [SOCKET [KEY=VALUE]...], and NULL */
-static void open_lease(size_t bytes, char **words)
-{
-	struct memctl_options options = { .struct_size = sizeof options, .timeout_ms = 120000 };
-	struct memctl_vm vm = { .struct_size = sizeof vm, .name = words[0], .size = bytes };
-	struct memctl_error e = { 0 };
-
-	if (words[0] && words[1]) {
-		options.socket = words[1];
-		for (char **w = words + 2; *w; w++)
-			read_key(&vm, *w);
-	}
-	g.heap_before = mallinfo2().uordblks;
-	if (memctl_connect(&options, &g.memctl, &e) < 0 || memctl_register(g.memctl, &vm, &e) < 0 ||
-		memctl_lease(g.memctl, 0, bytes, &g.lease, &e) < 0 || memctl_helper_start(g.memctl, &e) < 0)
-		die("lease of %zu bytes: %s: %s", bytes, e.name, e.message);
-	g.base = memctl_lease_address(g.lease);
-}
-
-static void open_region(size_t bytes, char **how)
-{
-	if (!strcmp(how[0], "lease")) {
-		open_lease(bytes, how + 1);
-	} else if (!strcmp(how[0], "memfd")) {
-		g.base = map_memfd(bytes);
-	} else {
-		g.base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		if (g.base == MAP_FAILED)
-			die("map %zu bytes", bytes);
-		madvise(g.base, bytes, MADV_NOHUGEPAGE);
-		if (!strcmp(how[0], "mergeable") && madvise(g.base, bytes, MADV_MERGEABLE) < 0)
-			die("MADV_MERGEABLE");
-	}
-}
 
 static uint8_t *page_at(uint32_t page)
 {
@@ -239,13 +171,19 @@ static void fill(uint32_t first, uint32_t count)
 	timed_reply(wall, cpu, count);
 }
 
-static void sequential(uint32_t first, uint32_t count)
+static void sequential(uint32_t first, uint32_t count, enum access access)
 {
 	uint64_t wall = now_ns(), cpu = cpu_ns();
 
 	for (uint32_t i = first; i < first + count && i < g.pages; i++) {
-		*(volatile uint8_t *)(page_at(i) + TOUCH_OFFSET) = 1;
-		g.written[i] = 1;
+		volatile uint8_t *at = page_at(i) + TOUCH_OFFSET;
+
+		if (access == ACCESS_READ) {
+			(void)*at;
+		} else {
+			*at = 1;
+			g.written[i] = 1;
+		}
 	}
 	timed_reply(wall, cpu, count);
 }
@@ -518,7 +456,7 @@ static void discard(uint32_t first, uint32_t count)
 	struct memctl_error e = { 0 };
 	size_t offset = (size_t)first * PAGE_BYTES, bytes = (size_t)count * PAGE_BYTES;
 
-	if (g.lease ? memctl_discard(g.lease, offset, bytes, &e) < 0 :
+	if (g.region.lease ? memctl_discard(g.region.lease, offset, bytes, &e) < 0 :
 		      madvise(g.base + offset, bytes, MADV_REMOVE) < 0 &&
 				madvise(g.base + offset, bytes, MADV_DONTNEED) < 0)
 		die("discard: %s", e.message);
@@ -541,7 +479,9 @@ static int command(unsigned n, char **w)
 	} else if (!strcmp(w[0], "touch") && n == 3) {
 		touch(w[1], number(w[2]));
 	} else if (!strcmp(w[0], "sequential") && n == 3) {
-		sequential((uint32_t)number(w[1]), (uint32_t)number(w[2]));
+		sequential((uint32_t)number(w[1]), (uint32_t)number(w[2]), ACCESS_WRITE);
+	} else if (!strcmp(w[0], "stream") && n == 3) {
+		sequential((uint32_t)number(w[1]), (uint32_t)number(w[2]), ACCESS_READ);
 	} else if (!strcmp(w[0], "resident") && n == 3) {
 		resident(number(w[1]), number(w[2]));
 	} else if (!strcmp(w[0], "zipf") && n == 4) {
@@ -574,7 +514,7 @@ static int command(unsigned n, char **w)
 		printf("{\"cpu_s\":%.9f}\n", (double)cpu_ns() / 1e9);
 		fflush(stdout);
 	} else if (!strcmp(w[0], "heap") && n == 1) {
-		printf("{\"bytes\":%zu}\n", mallinfo2().uordblks - g.heap_before);
+		printf("{\"bytes\":%zu}\n", mallinfo2().uordblks - g.region.heap_before);
 		fflush(stdout);
 	} else {
 		if (strcmp(w[0], "quit"))
@@ -590,7 +530,7 @@ int main(int argc, char **argv)
 	unsigned n;
 
 	if (argc < 5)
-		die("usage: guest CORPUS GUEST[:LAYOUT] MIB lease NAME [SOCKET [KEY=VALUE]...] | memfd | anon | mergeable");
+		die("usage: guest CORPUS GUEST[:LAYOUT] MIB " REGION_USAGE);
 	follow_parent();
 	g.pages = (uint32_t)(number(argv[3]) << 20 >> 12);
 	g.written = calloc(g.pages, 1);
@@ -598,16 +538,14 @@ int main(int argc, char **argv)
 		die("memory for %u pages", g.pages);
 	if (strcmp(argv[1], "-"))
 		content_open(&g.content, argv[1], argv[2], g.pages);
-	open_region((size_t)g.pages * PAGE_BYTES, argv + 4);
-	driver_init(&g.driver, g.memctl, g.lease, g.base, g.pages);
-	printf("{\"ok\":true,\"faults\":\"%s\"}\n",
-		g.memctl ? memctl_fault_handling_name(memctl_fault_handling(g.memctl)) : "plain");
+	region_open(&g.region, (size_t)g.pages * PAGE_BYTES, argv + 4);
+	g.base = g.region.base;
+	driver_init(&g.driver, g.region.memctl, g.region.lease, g.base, g.pages);
+	printf("{\"ok\":true,\"faults\":\"%s\"}\n", region_faults(&g.region));
 	fflush(stdout);
 	while ((n = command_read(line, sizeof line, words)) && command(n, words))
 		;
 	driver_fini(&g.driver);
-	if (g.lease)
-		memctl_release(g.lease, NULL);
-	memctl_free(g.memctl);
+	region_close(&g.region);
 	return 0;
 }

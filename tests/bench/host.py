@@ -87,13 +87,13 @@ class Host:
             subprocess.run(["mkswap", path], check=True, stdout=subprocess.DEVNULL)
         return path
 
-    def swap_on(self, path):
+    def swap_on(self, path, priority=100):
         def off():
             if path in read("/proc/swaps"):
                 subprocess.run(["swapoff", path], check=True, stdout=sys.stderr)
 
         self.at_exit(off)
-        subprocess.run(["swapon", "-p", "100", path], check=True, stdout=sys.stderr)
+        subprocess.run(["swapon", "-p", str(priority), path], check=True, stdout=sys.stderr)
 
     def memory_cgroup(self, name):
         return Cgroup(self, name)
@@ -138,7 +138,15 @@ class Cgroup:
     def usage(self):
         return int(read(f"{self.path}/memory.{'current' if self.v2 else 'usage_in_bytes'}"))
 
-    def limit(self, size):
+    def wait_when_full(self):
+        """Where there is not enough nobody is killed, they wait (version 1)."""
+        if not self.v2:
+            write(f"{self.path}/memory.oom_control", "1")
+
+    def stuck(self):
+        return not self.v2 and "under_oom 1" in read(f"{self.path}/memory.oom_control")
+
+    def limit(self, size, attempts=5):
         """Lower or lift (None) the limit.  The kernel reclaims inside this call."""
         if self.v2:
             if size is not None:
@@ -146,12 +154,12 @@ class Cgroup:
                     write(f"{self.path}/memory.reclaim", str(max(0, self.usage() - size)))
             write(f"{self.path}/memory.max", "max" if size is None else str(size))
         else:
-            for attempt in range(5):                    # EBUSY: it gave up for now
+            for attempt in range(attempts):                    # EBUSY: it gave up for now
                 try:
                     write(f"{self.path}/memory.limit_in_bytes", "-1" if size is None else str(size))
                     return
                 except OSError:
-                    if attempt == 4:
+                    if attempt == attempts - 1:
                         raise
 
 

@@ -4,6 +4,7 @@ Both sides hold the same content, 1 GiB of the mix, and must give half of it.  O
 of the arena that is to be free; the kernel's by lowering the limit of the guest's cgroup.  Freed = bytes of
 evicted pages that are not zero minus bytes by which the stores grew, the disk included.
 """
+import contextlib
 import os
 
 from bench import Cpu, Daemon, MIB, PAGE, Worker, program, repeat
@@ -48,28 +49,51 @@ class Taken:
                 f" on disk, {self.cpu:.2f} CPU-s, {self.per_cpu_second:.1f} MiB/CPU-s")
 
 
-def zswap(s, results):
-    """The kernel's side: one guest, its limit lowered, then faults at the limit."""
-    with s.host.part():
-        s.host.set(f"{ZSWAP}/compressor", "lzo")
-        s.host.set(f"{ZSWAP}/enabled", "Y")
-        s.host.set("/proc/sys/vm/page-cluster", "0")
-        s.host.swap_on(s.host.swap_file(s.directory, 2 * GUEST_MIB))
-        group = s.host.memory_cgroup(f"memctl-bench.{os.getpid()}")
-        with s.guest(GUEST_MIB, "anon") as guest:
-            group.add(guest.pid)
-            guest.do("fill", 0, GUEST_MIB * PAGES)
-            before = meminfo("Zswap"), vmstat("pswpout")
-            cpu = Cpu(os.getpid(), guest.pid)
-            group.limit(group.usage() - TAKEN_MIB * MIB)
-            cpu = cpu.used()
-            taken = Taken(guest.do("absent", "data", 1)["pages"] * PAGE, meminfo("Zswap") - before[0],
-                          (vmstat("pswpout") - before[1]) * PAGE, cpu)
-            s.pin_guest(guest)
-            group.limit(group.usage())
-            at_limit = guest.do("touch", "read", LIMIT_FAULTS)
-            group.limit(None)
-            guest.checked("verify", 7)
+class Squeezed:
+    """The kernel's side: one guest in a memory cgroup, and a swap file; zswap before it, or (None) nothing."""
+
+    def __init__(self, s, mib, compressor, cluster=0):
+        self.s, self.mib, self.compressor, self.cluster = s, mib, compressor, cluster
+
+    def __enter__(self):
+        s = self.s
+        self._stack = contextlib.ExitStack()
+        with self._stack:
+            self._stack.enter_context(s.host.part())
+            if self.compressor:
+                s.host.set(f"{ZSWAP}/compressor", self.compressor)
+            s.host.set(f"{ZSWAP}/enabled", "Y" if self.compressor else "N")
+            s.host.set("/proc/sys/vm/page-cluster", str(self.cluster))
+            s.host.swap_on(s.host.swap_file(s.directory, 2 * GUEST_MIB))
+            self.group = s.host.memory_cgroup(f"memctl-bench.{os.getpid()}")
+            self.guest = self._stack.enter_context(s.guest(self.mib, "anon"))
+            self.group.add(self.guest.pid)
+            self.guest.do("fill", 0, self.mib * PAGES)
+            self._stack = self._stack.pop_all()
+        return self
+
+    def __exit__(self, *what):
+        return self._stack.__exit__(*what)
+
+    def take(self, mib):
+        """Lower the limit by so much; what that did."""
+        before = meminfo("Zswap"), vmstat("pswpout")
+        cpu = Cpu(os.getpid(), self.guest.pid)
+        self.group.limit(self.group.usage() - mib * MIB)
+        cpu = cpu.used()
+        return Taken(self.guest.do("absent", "data", 1)["pages"] * PAGE, meminfo("Zswap") - before[0],
+                     (vmstat("pswpout") - before[1]) * PAGE, cpu)
+
+
+def zswap(s):
+    """A limit lowered, then faults at the limit."""
+    with Squeezed(s, GUEST_MIB, "lzo") as kernel:
+        taken = kernel.take(TAKEN_MIB)
+        s.pin_guest(kernel.guest)
+        kernel.group.limit(kernel.group.usage())
+        at_limit = kernel.guest.do("touch", "read", LIMIT_FAULTS)
+        kernel.group.limit(None)
+        kernel.guest.checked("verify", 7)
     log(f"zswap: {taken}; at its limit p50 {at_limit['p50']:.1f}, p99 {at_limit['p99']:.1f} us")
     return taken, at_limit
 
@@ -167,7 +191,7 @@ def measure(s, results):
             results.add("freed_per_cpu_second", mine.per_cpu_second, None)
             results.add("at_limit_p99", full["p99"], None)
             return
-        kernel, kernel_full = zswap(s, results)
+        kernel, kernel_full = zswap(s)
         results.add("freed_per_cpu_second", mine.per_cpu_second, kernel.per_cpu_second)
         results.add("zswap_ratio", kernel.original, kernel.stored + kernel.disk)
         results.add("at_limit_p99", full["p99"], kernel_full["p99"])

@@ -130,6 +130,12 @@ class Ksm:
         write(path, "1")
 
     @staticmethod
+    def default():
+        """On at the pace that it is shipped with."""
+        write(f"{KSM}/pages_to_scan", "100")
+        write(f"{KSM}/sleep_millisecs", "20")
+
+    @staticmethod
     def stop():
         """Scanning ends; what is merged stays so."""
         write(f"{KSM}/run", "0")

@@ -1,5 +1,7 @@
 #include "tests/sim/plot.h"
 
+#include "tests/lib/svg.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,53 +77,50 @@ void plot_begin(int *argc, char **argv)
 		mkdir(folder, 0755);
 }
 
-static void draw(FILE *f, const struct host *h, const struct panel *p, double top)
+static void draw(FILE *f, const struct host *h, const struct panel *what, double top)
 {
-	unsigned lines = p->value == free_memory ? 4 : h->n;
+	unsigned lines = what->value == free_memory ? 4 : h->n;
 	double high = 1, last = h->samples[h->n_samples - 1].t;
+	struct svg_panel p = { f, LEFT, top, WIDTH, HEIGHT };
+	char label[32];
 
 	for (unsigned k = 0; k < h->n_samples; k++)
 		for (unsigned i = 0; i < lines; i++)
-			if (p->value(h, &h->samples[k], i) > high)
-				high = p->value(h, &h->samples[k], i);
-	fprintf(f, "<text x='%d' y='%g' font-weight='bold'>%s</text>\n", LEFT, top - 8, p->title);
-	for (int k = 0; k <= 4; k++)
-		fprintf(f, "<path d='M%d %g h%d' stroke='#ddd'/><text x='%d' y='%g' text-anchor='end'>%.*f</text>\n", LEFT,
-			top + HEIGHT - HEIGHT * k / 4.0, WIDTH, LEFT - 6, top + HEIGHT - HEIGHT * k / 4.0 + 4, high < 20, high * k / 4);
-	for (int k = 0; k <= 6; k++)
-		fprintf(f, "<text x='%g' y='%g' text-anchor='middle'>%.0f s</text>\n", LEFT + WIDTH * k / 6.0, top + HEIGHT + 14,
-			last * k / 6);
+			if (what->value(h, &h->samples[k], i) > high)
+				high = what->value(h, &h->samples[k], i);
+	svg_heading(&p, what->title);
+	for (int k = 0; k <= 4; k++) {
+		snprintf(label, sizeof label, "%.*f", high < 20, high * k / 4);
+		svg_across(&p, k / 4.0, "#ddd", label);
+	}
+	for (int k = 0; k <= 6; k++) {
+		snprintf(label, sizeof label, "%.0f s", last * k / 6);
+		svg_below(&p, k / 6.0, label);
+	}
 	for (unsigned i = 0; i < lines; i++) {
-		fprintf(f, "<path fill='none' stroke='%s' stroke-width='1.4'%s d='", colours[i],
-			p->value == free_memory && i ? " stroke-dasharray='4 3'" : "");
+		svg_line_begin(&p, colours[i], what->value == free_memory && i);
 		for (unsigned k = 0; k < h->n_samples; k++)
-			fprintf(f, "%c%.1f %.1f", k ? 'L' : 'M', LEFT + WIDTH * h->samples[k].t / (last > 0 ? last : 1),
-				top + HEIGHT - HEIGHT * p->value(h, &h->samples[k], i) / high);
-		fprintf(f, "'/>\n");
+			svg_line_to(&p, h->samples[k].t / (last > 0 ? last : 1), what->value(h, &h->samples[k], i) / high, !k);
+		svg_line_end(&p);
 	}
 }
 
 void plot(const struct host *h, const char *name, const char *title)
 {
-	char path[4200];
+	char path[4200], style[32];
 	FILE *f;
 
 	if (!*folder || !h->n_samples)
 		return;
 	snprintf(path, sizeof path, "%s/%s.svg", folder, name);
-	f = fopen(path, "w");
-	if (!f) {
-		perror(path);
+	f = svg_begin(path, LEFT + WIDTH + 30, (int)(TOP + PANELS * (HEIGHT + GAP) + 20), title);
+	if (!f)
 		return;
+	for (unsigned i = 0; i < h->n; i++) {
+		snprintf(style, sizeof style, "fill='%s'", colours[i]);
+		svg_text(f, LEFT + WIDTH - 90 * (h->n - 1 - i), 18, SVG_RIGHT, style, h->guests[i].name);
 	}
-	fprintf(f, "<svg xmlns='http://www.w3.org/2000/svg' width='%d' height='%zu' font-family='sans-serif' font-size='11'>\n"
-		"<rect width='100%%' height='100%%' fill='white'/><text x='%d' y='18' font-size='14'>%s</text>\n",
-		LEFT + WIDTH + 30, TOP + PANELS * (HEIGHT + GAP) + 20, LEFT, title);
-	for (unsigned i = 0; i < h->n; i++)
-		fprintf(f, "<text x='%u' y='18' fill='%s' text-anchor='end'>%s</text>\n", LEFT + WIDTH - 90 * (h->n - 1 - i), colours[i],
-			h->guests[i].name);
 	for (unsigned i = 0; i < PANELS; i++)
 		draw(f, h, &panels[i], TOP + 10 + i * (HEIGHT + GAP));
-	fprintf(f, "</svg>\n");
-	fclose(f);
+	svg_end(f);
 }
