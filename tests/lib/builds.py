@@ -19,6 +19,10 @@ BUILDS = {
     # what -O3 inlines makes gcc guess at truncations that are meant
     "build-o3": {"options": ["-Dwerror=true", "-Dbuildtype=release", "-Doptimization=3", "-Db_ndebug=true",
                              "-Dc_args=-Wno-format-truncation"]},
+    "build-coverage": {"options": ["-Db_coverage=true", "-Doptimization=0"]},
+    # the fuzzer's own functions come with the programs, so shared libraries lack them
+    "build-fuzz": {"options": ["-Dfuzz=true", "-Db_sanitize=address,undefined", "-Db_lundef=false"], "cc": "clang"},
+    "build-afl": {"options": ["-Dfuzz=true", "-Db_lundef=false"], "cc": "afl-clang-fast"},
 }
 
 # sanitized programs are slower: time limits of tests are multiplied

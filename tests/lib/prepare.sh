@@ -21,9 +21,10 @@ prepare_missing_packages()
 		echo dpkg-dev
 	fi
 	[ -e /usr/include/linux/userfaultfd.h ] || echo linux-libc-dev
-	# pkg-config name:package; the last two are optional features of the build
+	# pkg-config name:package; the last four are optional features of the build
 	local libraries="libevent_core:libevent-dev jansson:libjansson-dev libzstd:libzstd-dev sqlite3:libsqlite3-dev
-		inih:libinih-dev libxxhash:libxxhash-dev smartcols:libsmartcols-dev unicorn:libunicorn-dev"
+		inih:libinih-dev libxxhash:libxxhash-dev libseccomp:libseccomp-dev smartcols:libsmartcols-dev ncursesw:libncurses-dev
+		unicorn:libunicorn-dev"
 	if command -v pkg-config >/dev/null; then
 		for pair in $libraries; do
 			pkg-config --exists "${pair%%:*}" || echo "${pair##*:}"

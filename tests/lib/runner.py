@@ -26,6 +26,7 @@ import tomllib
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import builds  # noqa: E402
+import progress  # noqa: E402
 
 TREE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 TIERS = ["quick", "middle", "long"]
@@ -142,8 +143,8 @@ def wrap(build, command):
     return command
 
 
-def run_program(command, env, seconds, line):
-    """Calls line(text) for each line of stdout; the exit status, or None if it had to be killed."""
+def run_program(command, env, seconds, line, tick=lambda: None):
+    """Calls line(text) for each line of stdout, and tick() now and then; the exit status, or None if it had to be killed."""
     process = subprocess.Popen(command, cwd=TREE, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                start_new_session=True)
     end = time.monotonic() + seconds
@@ -155,6 +156,7 @@ def run_program(command, env, seconds, line):
             if left <= 0:
                 late = True
                 break
+            tick()
             if not select.select([fd], [], [], min(left, 0.5))[0]:
                 # a child of it may hold the pipe open for ever
                 if process.poll() is not None:
@@ -206,12 +208,35 @@ def program_name(suite, path):
     return name
 
 
+class Watched:
+    """Which suite runs, the how many-th, and for how long, against the seconds that suites.toml says of it and of all."""
+
+    def __init__(self, suites, names, line, now=time.monotonic):
+        self.seconds = [suites[n]["seconds"] for n in names]
+        self.line, self.now = line, now
+        self.nth, self.name, self.begun = 0, "", now()
+
+    def next(self, name):
+        self.nth, self.name, self.begun = self.nth + 1, name, self.now()
+
+    def text(self, program=""):
+        declared = self.seconds[self.nth - 1]
+        left = sum(self.seconds[self.nth:]) + max(0, declared - (self.now() - self.begun))
+        return "suite %d of %d: %s   %d of about %d s   all: %s left" % (
+            self.nth, len(self.seconds), program or self.name, self.now() - self.begun, declared, progress.duration(left))
+
+    def tick(self, program=""):
+        if self.line.shown:
+            self.line.show(self.text(program))
+
+
 class Runner:
-    def __init__(self, suites, say):
+    def __init__(self, suites, say, watched=None):
         self.suites = suites
         self.say = say
         self.results = Results(say)
         self.built = {}
+        self.watched = watched or Watched({}, [], progress.Progress(quiet=True))
 
     def build(self, name):
         """True if it is there; the first time it counts as a scenario."""
@@ -250,6 +275,7 @@ class Runner:
         def line(text):
             verdict = VERDICT.match(text)
             if not verdict:
+                self.watched.line.clear()
                 sys.stderr.write(text + "\n")
             elif verdict[1] == "ok":
                 results.ok("%s/%s" % (name, verdict[2]))
@@ -258,7 +284,7 @@ class Runner:
             else:
                 results.fail("%s/%s" % (name, verdict[2]), verdict[3] or "no reason given")
 
-        status = run_program(wrap(build, command), environ(build, reports), seconds, line)
+        status = run_program(wrap(build, command), environ(build, reports), seconds, line, lambda: self.watched.tick(name))
         left = reap_leftovers()
         counts = results.counts()
         if status is None:
@@ -288,7 +314,7 @@ class Runner:
         command = [out if w == "OUT" else w for w in command]
         begun = time.monotonic()
         status = run_program([os.path.join(TREE, command[0]), *command[1:]], environ(build, reports),
-                             suite.get("timeout", 120), lines.append)
+                             suite.get("timeout", 120), lines.append, self.watched.tick)
         left = reap_leftovers()
         try:
             with open(out) as f:
@@ -331,6 +357,8 @@ class Runner:
     def run_suite(self, name, program=None):
         suite = self.suites[name]
         build = suite.get("build", "build")
+        self.watched.next(name)
+        self.watched.tick()
         if not self.build(build) and not suite.get("anyway", False):
             # what could not be built was not tested: say so by name
             self.results.skip(name, "%s could not be built" % build)
@@ -447,9 +475,15 @@ def main(arguments):
             sys.exit("tests/run: " + why)
         return 0
     as_json = "--json" in arguments
-    names = [a for a in arguments if a != "--json"]
+    quiet = "-q" in arguments or "--quiet" in arguments
+    names = [a for a in arguments if a not in ("--json", "-q", "--quiet")]
     out = sys.stderr if as_json else sys.stdout
-    runner = Runner(suites, lambda text: print(text, file=out, flush=True))
+    line = progress.Progress(quiet=as_json or quiet)
+
+    def say(text):
+        line.clear()
+        print(text, file=out, flush=True)
+
     tier = None
     if not names or names[0] in TIERS:
         tier = names[0] if names else "middle"
@@ -467,8 +501,10 @@ def main(arguments):
 
     become_subreaper()
     begun = time.monotonic()
+    runner = Runner(suites, say, Watched(suites, [suite for suite, _ in chosen], line))
     for suite, program in chosen:
         runner.run_suite(suite, program)
+    line.clear()
     passed, failed, skipped = runner.results.counts()
     seconds = time.monotonic() - begun
     if tier and seconds > BUDGET[tier]:

@@ -31,8 +31,11 @@ ARGUMENTS = {
     "vm pmap": ["web", "0x0+64KiB"],
     "tune": ["victim"],
     "help": ["vm", "show"],
+    "top": ["--batch", "-d", "0.1", "-n", "2"],
     "events": ["--vm", "web", "--level", "notice"],
     "explain-event": ["restarted"],
+    "report": None,  # a page; tests/ux/test_report.py
+    "heat": None,  # a map of pages as they lie; tests/ux/test_heat.py
     "doctor": None,  # says how this host is; tests/service/test_doctor.py
     "run": ["--name", "a", "--mem", "1M", "--memfd-name", "ram", "--print", "--", "emulator", "a b"],
     "daemon upgrade": None,  # needs a service manager; tests/system/test_restart.py
@@ -176,11 +179,15 @@ def without_smartcols(directory):
     flags = ["-std=gnu17", "-D_GNU_SOURCE", '-DMEMCTL_VERSION="0.1.0"', '-DMEMCTL_PRELOAD_PATH=""', "-I", TREE,
              "-I", os.path.join(TREE, "libclient"), "-o", made, "-L", library, "-Wl,-rpath," + library]
     libraries = ["-lmemctl", "-ljansson", "-lm", "-lpthread"]
+    curses = subprocess.run(["pkg-config", "--libs", "ncursesw"], capture_output=True, text=True, check=False).stdout.split()
+    libraries += curses
     objects = glob.glob(os.path.join(build_dir(), "cli", "memctl.p", "*.c.o"))
     objects = [o for o in objects if not o.endswith("/table.c.o")]
     done = subprocess.run(["cc", os.path.join(TREE, "cli", "table.c"), *objects, *flags, *libraries], capture_output=True, check=False)
     if done.returncode:  # objects of a build with sanitizers
-        subprocess.run(["cc", *glob.glob(os.path.join(TREE, "cli", "*.c")), *flags, *libraries], check=True)
+        sources = [s for s in glob.glob(os.path.join(TREE, "cli", "*.c")) if curses or not re.search(r"/top_[a-z]+\.c$", s) or
+                   re.search(r"/top_(batch|columns|host|live|replay)\.c$", s)]
+        subprocess.run(["cc", *sources, *flags, *libraries], check=True)
     return made
 
 
