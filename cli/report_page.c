@@ -223,7 +223,7 @@ static void host_states(struct page *p)
 		lanes[k].class = classes[k];
 		lanes[k].parts = parts + k * p->r->slots;
 		if (counts[k])
-			snprintf(lanes[k].note, sizeof lanes[k].note, "%.*f %% of all moments", counts[k] * 10 < known,
+			snprintf(lanes[k].note, sizeof lanes[k].note, "%.*f %% of moments", counts[k] * 10 < known,
 				100.0 * counts[k] / known);
 	}
 	report_draw_lanes(&p->d, "State", "how short memory is: the worst of each moment; reclaim begins at soft, at low new pages "

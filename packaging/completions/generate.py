@@ -16,7 +16,8 @@ VALUES = {
     "color": ["auto", "always", "never"], "shares": ["low", "normal", "high"], "level": ["error", "warning", "notice", "info"],
     "units": ["MiB", "GiB", "KiB", "B", "auto"],
     "sharing": ["off", "zero", "vm"], "stall-budget": ["default"], "balloon-max": ["default"], "reservation": ["none"],
-    "limit": ["none"], "since": ["10m", "1h", "1d"], "until": ["10m", "1h", "1d"], "step": ["1s", "10s", "1m", "1h", "auto"],
+    "limit": ["none"], "since": ["10m", "1h", "1d"], "until": ["10m", "1h", "1d"], "at": ["10m", "1h", "1d"],
+    "step": ["1s", "10s", "1m", "1h", "auto"],
 }
 TABLES = {"vm": "vms", "sharing": "groups"}
 FILES = ("FILE", "PATH", "DIR")
