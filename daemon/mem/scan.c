@@ -34,7 +34,6 @@
 #define STRIKES_MAX 5u
 #define STRIKE_MASK 7u
 #define QUIET_SHIFT 3u
-#define TWIN_PAUSE_US 2000u
 
 static uint32_t short_hash(uint64_t hash)
 {
@@ -313,8 +312,6 @@ static void look_again(struct lease *l, const uint32_t *pages, unsigned n, bool 
 	prot = inject.twin_share_unprotected ? all : batch_protect(l, &b);
 	CRASH_POINT("scan.protected");
 	have = batch_copy_out(l, &b, l->bench.buf, prot);
-	if (inject.twin_share_unprotected)
-		usleep(TWIN_PAUSE_US);	/* what it would lose now and then it loses at once */
 	for (unsigned i = 0; i < b.count; i++) {
 		const uint8_t *content = l->bench.buf + i * PAGE_SIZE;
 
